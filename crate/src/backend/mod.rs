@@ -1,0 +1,276 @@
+//! The contract between models and hardware.
+//!
+//! A backend owns everything behind small `Copy` handles, in three lifetimes:
+//!
+//! * *weights* ([`Weight`], [`Rope`]): until the backend is dropped;
+//! * *session* ([`Session`]): KV caches, position, the last sampled token, token counts for penalties;
+//! * *step* ([`Tensor`]): from [`Backend::begin`] to the next `begin`.
+//!
+//! A step is `begin`, calls of operations, `end`. Operations return handles, never errors: they may run at once (CPU) or
+//! be recorded and submitted by `end` (GPU); what goes wrong in between is reported by `end` or by the read that waits.
+//! Shapes are part of the contract and breaking them is a bug of the caller: backends may panic. A step asks for the same
+//! tensors in the same order as the step before with the same number of rows, so a backend can keep buffers and bind groups.
+//!
+//! Tensors are row-major f32 `[rows, cols]`; rows are tokens.
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::{
+    error::Result,
+    quant::{Format, Plane},
+};
+
+pub mod gpu;
+pub mod reference;
+
+/// A weight matrix `[rows, cols]` = `[out, in]`, or a vector as one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Weight(pub u32);
+
+/// Rotation frequencies, see [`crate::ops::rope`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rope(pub u32);
+
+/// One conversation's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Session(pub u32);
+
+/// The index of a KV cache within the session of the step, as in [`SessionSpec::caches`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cache(pub u32);
+
+/// Activations of the step, `[rows, cols]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tensor(pub u32);
+
+/// What a backend is, for people and for choosing.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct BackendInfo {
+    /// `reference`, `cpu` or `gpu`.
+    pub name: &'static str,
+    /// The adapter or processor as it names itself.
+    pub device: String,
+    /// Whether a GPU is emulated by the processor.
+    pub software: bool,
+}
+
+/// Consecutive rows of a weight that share a format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// How the rows are stored.
+    pub format: Format,
+    /// Number of rows.
+    pub rows: usize,
+}
+
+/// The shape of one KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSpec {
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+}
+
+/// What a session holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSpec {
+    /// One entry per attention layer.
+    pub caches: Vec<CacheSpec>,
+    /// Most tokens that the session may ever hold; storage grows towards it by doubling.
+    pub context: usize,
+    /// Logits of a position.
+    pub vocab: usize,
+}
+
+/// The tokens that a step processes.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// These ids, appended at the session's position.
+    Tokens(&'a [u32]),
+    /// The one id that the session's last `sample` left on the device.
+    Sampled,
+}
+
+/// Scaled dot-product attention with grouped queries, causal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Factor on the dot products, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+/// The function of a gated MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + exp(-x))`.
+    Silu,
+}
+
+/// How the next token is chosen from logits; see [`crate::ops::sample`] for the formulas and their order.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Sampling {
+    /// 0 chooses the largest logit.
+    pub temperature: f32,
+    /// Keep the `top_k` most likely; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the smallest set of most likely tokens whose probabilities reach `top_p`; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least `min_p` times as likely as the most likely; 0 keeps all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens in prompt or answer; 1 does nothing.
+    pub repetition_penalty: f32,
+    /// Subtracted per occurrence in the answer.
+    pub frequency_penalty: f32,
+    /// Subtracted once for tokens that occur in the answer.
+    pub presence_penalty: f32,
+    /// Key of the random generator.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Greedy, without penalties.
+    fn default() -> Self {
+        Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+/// Hardware that runs models.
+pub trait Backend {
+    /// What this is.
+    fn info(&self) -> BackendInfo;
+
+    /// Most bytes of one plane of one segment; the loader splits longer segments by rows.
+    fn max_plane_bytes(&self) -> usize;
+
+    // Weights.
+
+    /// Makes room for a weight of `cols` columns whose rows are those of `segments`, one after the other.
+    fn new_weight(&mut self, cols: usize, segments: &[Segment]) -> Result<Weight>;
+
+    /// Writes `bytes` at byte `offset` of a segment's plane; both are multiples of 4, except that the last write to a plane may end anywhere.
+    fn write_weight(&mut self, weight: Weight, segment: usize, plane: Plane, offset: usize, bytes: &[u8]) -> Result<()>;
+
+    /// Rotation tables for `inverse_frequencies` (one per pair of elements): angle = position * inverse frequency; sine and
+    /// cosine are multiplied by `magnitude`.
+    fn new_rope(&mut self, inverse_frequencies: &[f32], magnitude: f32) -> Result<Rope>;
+
+    /// Resolves when all weight bytes written so far have reached the device.
+    fn flush(&mut self) -> LocalBoxFuture<'static, Result<()>>;
+
+    // Sessions.
+
+    /// A new, empty session.
+    fn new_session(&mut self, spec: &SessionSpec) -> Result<Session>;
+
+    /// Frees a session.
+    fn drop_session(&mut self, session: Session);
+
+    /// Tokens that the session holds: the position of the next one.
+    fn position(&self, session: Session) -> usize;
+
+    /// Forgets all tokens from `position` on.
+    fn truncate(&mut self, session: Session, position: usize);
+
+    /// Starts counting tokens for penalties: `prompt` marks ids as seen; what `sample` chooses is counted from here on.
+    fn reset_counts(&mut self, session: Session, prompt: &[u32]);
+
+    // A step.
+
+    /// Starts a step; returns its number of rows. The session's position advances by as many at `end`. A session that would
+    /// outgrow its context is an error.
+    fn begin(&mut self, session: Session, input: Input<'_>) -> Result<usize>;
+
+    /// Activations from outside: `rows * cols` floats.
+    fn upload(&mut self, cols: usize, data: &[f32]) -> Tensor;
+
+    /// The rows of `table` for the step's tokens: `[rows, hidden]`.
+    fn embed(&mut self, table: Weight) -> Tensor;
+
+    /// `x * weight^T`, plus `bias` on every row, plus `residual`: `[rows, out]`.
+    fn matmul(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor;
+
+    /// `x / sqrt(mean(x^2) + eps) * weight`, each row.
+    fn rms_norm(&mut self, x: Tensor, weight: Weight, eps: f32) -> Tensor;
+
+    /// Columns `start .. start + width` of `x`: a view.
+    fn columns(&mut self, x: Tensor, start: usize, width: usize) -> Tensor;
+
+    /// The last row of `x`: a view.
+    fn last_row(&mut self, x: Tensor) -> Tensor;
+
+    /// `x` with each head of `head_dim` rotated by the row's position (half-split form).
+    fn rope(&mut self, x: Tensor, rope: Rope, head_dim: usize) -> Tensor;
+
+    /// Appends keys and values `[rows, kv_heads * head_dim]` to a cache at the step's positions.
+    fn append(&mut self, cache: Cache, k: Tensor, v: Tensor);
+
+    /// Attention of queries `[rows, heads * head_dim]` over the cache's tokens up to each row's own: the same shape.
+    fn attention(&mut self, cache: Cache, q: Tensor, spec: &Attention) -> Tensor;
+
+    /// `activation(gate) * up` where `x` is `gate | up`: `[rows, cols / 2]`.
+    fn gate(&mut self, x: Tensor, activation: Activation) -> Tensor;
+
+    /// Chooses a token from the logits' last row and leaves it on the device for [`Input::Sampled`].
+    fn sample(&mut self, logits: Tensor, sampling: &Sampling);
+
+    /// Ends the step: submits what was recorded and advances the session.
+    fn end(&mut self) -> Result<()>;
+
+    /// A tensor of the step just ended, row by row.
+    fn read(&mut self, tensor: Tensor) -> LocalBoxFuture<'static, Result<Vec<f32>>>;
+
+    /// The token chosen by the oldest step that sampled and was not yet asked for. `None`: the sampler's candidates do not hold
+    /// the nucleus; read the logits, choose with [`crate::ops::sample::reference`] and call [`Backend::set_sampled`]. The
+    /// future does not borrow the backend: further steps may be submitted before it resolves.
+    fn sampled(&mut self) -> LocalBoxFuture<'static, Result<Option<u32>>>;
+
+    /// Sets (and counts) the token that the next step's [`Input::Sampled`] reads.
+    fn set_sampled(&mut self, session: Session, token: u32);
+
+    /// Work handed to the device since the last `begin`: kernel dispatches; 0 where nothing is dispatched.
+    fn dispatches(&self) -> usize {
+        0
+    }
+
+    // Compound operations: a backend may fuse, none must.
+
+    /// `matmul(rms_norm(x))`.
+    fn norm_matmul(&mut self, x: Tensor, norm: Weight, eps: f32, weight: Weight, bias: Option<Weight>) -> Tensor {
+        let normed = self.rms_norm(x, norm, eps);
+        self.matmul(weight, normed, bias, None)
+    }
+
+    /// Splits `qkv` (`q | k | v`), rotates q and k, appends k and v to the cache; returns the rotated q.
+    fn rope_append(&mut self, cache: Cache, qkv: Tensor, rope: Rope, spec: &Attention) -> Tensor {
+        let (q_width, kv_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let q = self.columns(qkv, 0, q_width);
+        let k = self.columns(qkv, q_width, kv_width);
+        let v = self.columns(qkv, q_width + kv_width, kv_width);
+        let q = self.rope(q, rope, spec.head_dim);
+        let k = self.rope(k, rope, spec.head_dim);
+        self.append(cache, k, v);
+        q
+    }
+
+    /// `gate(matmul(rms_norm(x)))` for a stacked `gate | up` weight.
+    fn norm_gated(&mut self, x: Tensor, norm: Weight, eps: f32, weight: Weight, bias: Option<Weight>, activation: Activation) -> Tensor {
+        let both = self.norm_matmul(x, norm, eps, weight, bias);
+        self.gate(both, activation)
+    }
+}

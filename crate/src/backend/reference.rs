@@ -1,0 +1,1 @@
+//! Plain f32 loops: the oracle.

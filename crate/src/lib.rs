@@ -1,0 +1,28 @@
+//! Run open-weight language models in a browser tab, or natively.
+//!
+//! The map, from the outside in:
+//!
+//! * [`engine`] joins the parts: load a model, chat, complete.
+//! * [`generate`] is prefill, decode, sampling, stopping.
+//! * [`models`] holds one short file per architecture, built from [`layers`].
+//! * [`backend`] is the contract between models and hardware, with its implementations; [`ops`] says what can be computed,
+//!   each op with its plain reference and its kernel; [`quant`] says how weights are packed.
+//! * [`weights`] reads publishers' files and packages, imports, downloads and stores them; [`card`] says what is declared of them.
+//! * [`text`] turns text into tokens and back, and conversations into prompts.
+//! * `web` is the only place that names the browser.
+
+pub mod backend;
+pub mod card;
+pub mod engine;
+pub mod error;
+pub mod generate;
+pub mod layers;
+pub mod models;
+pub mod ops;
+pub mod quant;
+pub mod text;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
+pub mod weights;
+
+pub use error::{Error, Result};

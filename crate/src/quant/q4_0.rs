@@ -1,0 +1,25 @@
+//! 4 bits, symmetric, groups of 32: `w = scale * (q - 8)`, as GGUF's Q4_0.
+
+use half::f16;
+
+use super::f16_at;
+
+/// `values`: 16 bytes a group, element `i` in nibble `i % 8` of word `i / 8`. `scales`: one f16 a group.
+pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
+    for (i, o) in out.iter_mut().enumerate() {
+        let q = (values[i / 2] >> (4 * (i % 2))) & 15;
+        *o = f16_at(scales, i / 32) * (f32::from(q) - 8.0);
+    }
+}
+
+/// Round to nearest with the element of largest magnitude at -8, as llama.cpp does.
+pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    for group in row.chunks(32) {
+        let extreme = group.iter().copied().fold(0.0_f32, |m, v| if v.abs() > m.abs() { v } else { m });
+        let scale = f16::from_f32(extreme / -8.0);
+        let inverse = if scale.to_f32() == 0.0 { 0.0 } else { 1.0 / scale.to_f32() };
+        let quantise = |i: usize| group.get(i).map_or(8, |v| (v * inverse + 8.0).round().clamp(0.0, 15.0) as u8);
+        values.extend((0..16).map(|i| quantise(2 * i) | (quantise(2 * i + 1) << 4)));
+        scales.extend(scale.to_le_bytes());
+    }
+}

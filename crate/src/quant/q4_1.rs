@@ -1,0 +1,26 @@
+//! 4 bits with a minimum, groups of 32: `w = scale * q + minimum`, as GGUF's Q4_1.
+
+use half::f16;
+
+use super::f16_at;
+
+/// `values` as in `q4_0`; `scales`: scale and minimum, two f16 a group.
+pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
+    for (i, o) in out.iter_mut().enumerate() {
+        let q = (values[i / 2] >> (4 * (i % 2))) & 15;
+        *o = f16_at(scales, 2 * (i / 32)) * f32::from(q) + f16_at(scales, 2 * (i / 32) + 1);
+    }
+}
+
+/// Round to nearest between the group's minimum and maximum.
+pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    for group in row.chunks(32) {
+        let (min, max) = group.iter().fold((f32::MAX, f32::MIN), |(lo, hi), &v| (lo.min(v), hi.max(v)));
+        let (scale, minimum) = (f16::from_f32((max - min) / 15.0), f16::from_f32(min));
+        let inverse = if scale.to_f32() == 0.0 { 0.0 } else { 1.0 / scale.to_f32() };
+        let quantise = |i: usize| group.get(i).map_or(0, |v| ((v - minimum.to_f32()) * inverse).round().clamp(0.0, 15.0) as u8);
+        values.extend((0..16).map(|i| quantise(2 * i) | (quantise(2 * i + 1) << 4)));
+        scales.extend(scale.to_le_bytes());
+        scales.extend(minimum.to_le_bytes());
+    }
+}

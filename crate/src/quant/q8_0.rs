@@ -1,0 +1,24 @@
+//! 8 bits, symmetric, groups of 32: `w = scale * q`, as GGUF's Q8_0.
+
+use half::f16;
+
+use super::f16_at;
+
+/// `values`: 32 signed bytes a group; `scales`: one f16 a group.
+pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = f16_at(scales, i / 32) * f32::from(values[i] as i8);
+    }
+}
+
+/// Round to nearest with the largest magnitude at 127.
+pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    for group in row.chunks(32) {
+        let largest = group.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        let scale = f16::from_f32(largest / 127.0);
+        let inverse = if scale.to_f32() == 0.0 { 0.0 } else { 1.0 / scale.to_f32() };
+        let quantise = |i: usize| group.get(i).map_or(0, |v| (v * inverse).round().clamp(-127.0, 127.0) as i8 as u8);
+        values.extend((0..32).map(quantise));
+        scales.extend(scale.to_le_bytes());
+    }
+}

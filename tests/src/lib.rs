@@ -1,0 +1,1 @@
+//! Tests on every backend.
