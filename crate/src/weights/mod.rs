@@ -15,7 +15,11 @@ use crate::{
 
 pub mod files;
 pub mod gguf;
+pub mod layout;
 pub mod manifest;
+pub mod package;
+pub mod safetensors;
+pub mod writer;
 
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {
