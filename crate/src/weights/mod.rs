@@ -13,9 +13,13 @@ use crate::{
     quant::{Format, Plane},
 };
 
+pub mod abort;
+pub mod download;
 pub mod files;
 pub mod gguf;
 pub mod manifest;
+pub mod store;
+pub mod store_memory;
 
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {
