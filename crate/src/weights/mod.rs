@@ -13,6 +13,8 @@ use crate::{
     quant::{Format, Plane},
 };
 
+pub mod abort;
+pub mod download;
 pub mod files;
 pub mod gguf;
 pub mod layout;
@@ -20,6 +22,8 @@ pub mod manifest;
 pub mod package;
 pub mod safetensors;
 pub mod writer;
+pub mod store;
+pub mod store_memory;
 
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {
