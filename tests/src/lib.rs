@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+pub mod gguf_writer;
+pub mod rng;
+
 /// SmolLM2-135M-Instruct Q4_1 as published: `OPENWEIGHTS_SMOLLM2`, or `.cache/` of the workspace, where the scripts put it.
 pub fn smollm2_gguf() -> PathBuf {
     let cached = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/SmolLM2-135M-Instruct.Q4_1.gguf");
