@@ -1,9 +1,9 @@
 //! Tests on every backend.
 
-use std::path::PathBuf;
-
 pub mod gguf_writer;
 pub mod rng;
+
+use std::path::PathBuf;
 
 /// SmolLM2-135M-Instruct Q4_1 as published: `OPENWEIGHTS_SMOLLM2`, or `.cache/` of the workspace, where the scripts put it.
 pub fn smollm2_gguf() -> PathBuf {
