@@ -15,6 +15,8 @@ use crate::{
     quant::{Format, Plane},
 };
 
+pub mod gguf;
+
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {
     /// Bytes `offset .. offset + len` of `file`; fewer than `len` is an `integrity` error.
