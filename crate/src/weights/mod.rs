@@ -4,6 +4,8 @@
 //! configuration plus a table of tensors whose planes lie in files that can be read by range. After that there is one
 //! loader.
 
+pub mod loader;
+
 use std::collections::BTreeMap;
 
 use futures_util::future::LocalBoxFuture;

@@ -1,0 +1,224 @@
+//! Matrix product with a weight `[out, in]`: `y[t][o] = sum_i x[t][i] * w[o][i] (+ bias[o]) (+ residual[t][o])`.
+
+use super::{
+    check::{self, Outcome, Random},
+    kernel::{self, Access, Call, Kernel, View},
+};
+use crate::{backend::Backend, error::Result, quant::Format};
+
+/// How a product is computed; all agree, their speed differs with device and number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// A thread computes four rows for one token; no barriers.
+    Plain,
+    /// A thread computes four rows for eight tokens; no barriers.
+    Block,
+    /// A workgroup computes four rows for one token.
+    Matvec,
+    /// A workgroup computes 64 rows for 64 tokens.
+    Tiled,
+}
+
+impl Variant {
+    /// All variants.
+    pub const ALL: [Variant; 4] = [Variant::Plain, Variant::Block, Variant::Matvec, Variant::Tiled];
+
+    /// The variant for a device and a number of tokens, as measured by `examples/kernels.rs`.
+    pub fn choose(software: bool, tokens: usize) -> Variant {
+        match (software, tokens) {
+            (true, ..=2) => Variant::Plain,
+            (true, _) => Variant::Block,
+            (false, ..=4) => Variant::Matvec,
+            (false, _) => Variant::Tiled,
+        }
+    }
+
+    /// Names of the kernels: the product, and the product with a gate.
+    fn names(self) -> [&'static str; 2] {
+        match self {
+            Variant::Plain => ["matmul_plain", "matmul_plain_gated"],
+            Variant::Block => ["matmul_block", "matmul_block_gated"],
+            Variant::Matvec => ["matmul_matvec", "matmul_matvec_gated"],
+            Variant::Tiled => ["matmul_tiled", "matmul_tiled_gated"],
+        }
+    }
+
+    fn source(self) -> &'static str {
+        match self {
+            Variant::Plain => include_str!("matmul_plain.wgsl"),
+            Variant::Block => include_str!("matmul_block.wgsl"),
+            Variant::Matvec => include_str!("matmul_matvec.wgsl"),
+            Variant::Tiled => include_str!("matmul_tiled.wgsl"),
+        }
+    }
+
+    /// Blocks of four weight rows, and tokens, that a workgroup computes.
+    fn per_group(self) -> (usize, usize) {
+        match self {
+            Variant::Plain => (32, 1),
+            Variant::Block => (32, 8),
+            Variant::Matvec => (1, 1),
+            Variant::Tiled => (16, 64),
+        }
+    }
+}
+
+/// Bindings: x, y, bias, residual, the weight's segment.
+pub fn kernels() -> Vec<Kernel> {
+    let bindings = [Access::Read, Access::Write, Access::Read, Access::Read];
+    let outputs = [include_str!("matmul_out.wgsl"), include_str!("matmul_gated.wgsl")];
+    let of = |variant: Variant| {
+        let kernel = move |(name, output)| Kernel::for_formats(name, &[include_str!("matmul.wgsl"), variant.source(), output], &bindings);
+        variant.names().into_iter().zip(outputs).flat_map(kernel)
+    };
+    Variant::ALL.into_iter().flat_map(of).collect()
+}
+
+/// What a product is made of, for one segment of its weight.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// The segment's format.
+    pub format: Format,
+    /// The segment's rows.
+    pub rows: usize,
+    /// Column of `y` that is the segment's first.
+    pub first: usize,
+    /// Columns of `y`.
+    pub out: usize,
+    /// The input.
+    pub x: View,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// What is added.
+    pub residual: Option<View>,
+}
+
+impl Product {
+    /// The product.
+    pub fn call(&self, variant: Variant) -> Call {
+        self.dispatch(variant, variant.names()[0], self.rows, self.rows.div_ceil(4))
+    }
+
+    /// The gated product; the segment is `gate | up`, and `out` is half its rows.
+    pub fn gated_call(&self, variant: Variant) -> Call {
+        self.dispatch(variant, variant.names()[1], self.out, self.out.div_ceil(2))
+    }
+
+    fn dispatch(&self, variant: Variant, name: &'static str, rows: usize, blocks: usize) -> Call {
+        let x = self.x;
+        let add = self.residual.unwrap_or(View::whole(0, 0));
+        let params = [
+            x.rows,
+            x.cols / 4,
+            self.format.row_quads(x.cols),
+            x.offset / 4,
+            x.stride / 4,
+            blocks,
+            rows,
+            self.first,
+            self.out,
+            usize::from(self.bias),
+            usize::from(self.residual.is_some()),
+            add.offset,
+            add.stride,
+        ];
+        let (per_group, tokens) = variant.per_group();
+        let [gx, gy] = kernel::fold(blocks, per_group);
+        Call {
+            kernel: (name, Some(self.format)),
+            params: params.map(|v| v as u32).to_vec(),
+            groups: [gx, gy, x.rows.div_ceil(tokens) as u32],
+        }
+    }
+}
+
+/// Sum of products with eight partial sums, which is how a vector unit adds.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
+    let mut sums = [0.0_f32; 8];
+    for (x, y) in a_chunks.zip(b_chunks) {
+        for lane in 0..8 {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + tail
+}
+
+/// `w`: `[out, cols]`, `x`: `[rows, cols]`; returns `[rows, out]`.
+pub fn reference(w: &[f32], cols: usize, x: &[f32], bias: Option<&[f32]>, residual: Option<&[f32]>) -> Vec<f32> {
+    let out = w.len() / cols;
+    let mut y = Vec::with_capacity(x.len() / cols * out);
+    for (t, row) in x.chunks_exact(cols).enumerate() {
+        for (o, w_row) in w.chunks_exact(cols).enumerate() {
+            y.push(dot(row, w_row) + bias.map_or(0.0, |b| b[o]) + residual.map_or(0.0, |r| r[t * out + o]));
+        }
+    }
+    y
+}
+
+/// Every format; one, few and many tokens; sizes around tiles and groups; bias, residual and both; stacked formats.
+pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    let mut random = Random(2);
+    for format in Format::ALL {
+        for (i, (rows, cols, out)) in
+            [(1, 32, 1), (1, 80, 33), (1, 576, 130), (2, 64, 64), (5, 96, 65), (33, 576, 31), (64, 128, 64), (65, 160, 129)]
+                .into_iter()
+                .enumerate()
+        {
+            let segments = [(format, out)];
+            outcomes.push(case(backend, &mut random, rows, cols, &segments, i % 2 == 1, i % 4 >= 2).await?);
+        }
+    }
+    let mixed = [(Format::Q4_1, 48), (Format::Q8_0, 17), (Format::F16, 3)];
+    for rows in [1, 9] {
+        outcomes.push(case(backend, &mut random, rows, 96, &mixed, true, true).await?);
+    }
+    outcomes.push(last_row_case(backend, &mut random).await?);
+    Ok(outcomes)
+}
+
+async fn case(
+    backend: &mut dyn Backend,
+    random: &mut Random,
+    rows: usize,
+    cols: usize,
+    segments: &[(Format, usize)],
+    with_bias: bool,
+    with_residual: bool,
+) -> Result<Outcome> {
+    let out: usize = segments.iter().map(|s| s.1).sum();
+    let (weight, dense) = check::random_weight(backend, random, cols, segments).await?;
+    let x = random.floats(rows * cols);
+    let bias = with_bias.then(|| random.floats(out));
+    let residual = with_residual.then(|| random.floats(rows * out));
+    let bias_weight = bias.as_ref().map(|b| check::vector(backend, b)).transpose()?;
+    let actual = check::one_step(backend, 0, rows, |b| {
+        let input = b.upload(cols, &x);
+        let add = residual.as_ref().map(|r| b.upload(out, r));
+        b.matmul(weight, input, bias_weight, add)
+    })
+    .await?;
+    let formats: Vec<_> = segments.iter().map(|s| s.0.name()).collect();
+    Ok(Outcome {
+        name: format!("matmul {} [{out}, {cols}] x {rows} rows, bias {with_bias}, residual {with_residual}", formats.join("+")),
+        expected: reference(&dense, cols, &x, bias.as_deref(), residual.as_deref()),
+        actual,
+    })
+}
+
+/// The output head reads a view: the last of several rows.
+async fn last_row_case(backend: &mut dyn Backend, random: &mut Random) -> Result<Outcome> {
+    let (rows, cols, out) = (6, 64, 40);
+    let (weight, dense) = check::random_weight(backend, random, cols, &[(Format::Q8_0, out)]).await?;
+    let x = random.floats(rows * cols);
+    let actual = check::one_step(backend, 0, rows, |b| {
+        let input = b.upload(cols, &x);
+        let last = b.last_row(input);
+        b.matmul(weight, last, None, None)
+    })
+    .await?;
+    let expected = reference(&dense, cols, &x[(rows - 1) * cols..], None, None);
+    Ok(Outcome { name: "matmul of the last row".into(), expected, actual })
+}
