@@ -58,7 +58,7 @@ impl Matrix {
         let mut first = 0;
         for (format, rows) in runs {
             let bytes = |plane| {
-                let bytes = rows.checked_mul(format.row_bytes(plane, cols)).unwrap_or(usize::MAX);
+                let bytes = rows.saturating_mul(format.row_bytes(plane, cols));
                 if bytes > max_plane {
                     return Err(Error::OutOfMemory(format!("{rows} x {cols} {} do not fit a buffer of {max_plane} bytes", format.name())));
                 }
