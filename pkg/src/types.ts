@@ -49,6 +49,8 @@ export interface Card {
 
 /** What is known of a model before any of its weights is fetched. */
 export interface Inspection {
+  /** Names the model in the store. */
+  id: string;
   card: Card;
   architecture: string;
   /** Bytes of all files. */
