@@ -1,1 +1,11 @@
-//! What can be computed.
+//! What can be computed. An op is one file: its formula, a plain reference that every backend must agree with, and the
+//! random cases that show it; its WGSL kernel lies beside it under the same name.
+
+pub mod attention;
+pub mod check;
+pub mod embed;
+pub mod gate;
+pub mod matmul;
+pub mod rms_norm;
+pub mod rope;
+pub mod sample;

@@ -4,6 +4,8 @@
 //! configuration plus a table of tensors whose planes lie in files that can be read by range. After that there is one
 //! loader.
 
+pub mod loader;
+
 use std::collections::BTreeMap;
 
 use futures_util::future::LocalBoxFuture;
@@ -12,6 +14,8 @@ use crate::{
     error::{Error, Result},
     quant::{Format, Plane},
 };
+
+pub mod gguf;
 
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {

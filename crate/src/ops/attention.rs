@@ -1,0 +1,83 @@
+//! Scaled dot-product attention with grouped queries, causal: query head `h` reads key/value head `h / (heads / kv_heads)`;
+//! `y = softmax(scale * q K^T) V` over the positions up to the query's own.
+
+use super::{
+    check::{self, Outcome, Random},
+    matmul::dot,
+};
+use crate::{
+    backend::{Attention, Backend, Cache, Input},
+    error::Result,
+};
+
+/// `q`: `[rows, heads * head_dim]`, row `t` at position `past + t`; `keys`, `values`: `[past + rows, kv_heads * head_dim]`.
+pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &Attention) -> Vec<f32> {
+    let Attention { heads, kv_heads, head_dim, scale } = *spec;
+    let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+    let mut y = vec![0.0; q.len()];
+    let mut weights = Vec::new();
+    for (t, (q_row, y_row)) in q.chunks_exact(q_width).zip(y.chunks_exact_mut(q_width)).enumerate() {
+        for (h, (q_head, y_head)) in q_row.chunks_exact(head_dim).zip(y_row.chunks_exact_mut(head_dim)).enumerate() {
+            let column = h / (heads / kv_heads) * head_dim;
+            let seen = past + t + 1;
+            weights.clear();
+            weights.extend(keys.chunks_exact(kv_width).take(seen).map(|k| dot(q_head, &k[column..column + head_dim]) * scale));
+            let largest = weights.iter().copied().fold(f32::MIN, f32::max);
+            weights.iter_mut().for_each(|w| *w = (*w - largest).exp());
+            let sum: f32 = weights.iter().sum();
+            for (w, v) in weights.iter().zip(values.chunks_exact(kv_width)) {
+                for (o, x) in y_head.iter_mut().zip(&v[column..column + head_dim]) {
+                    *o += w / sum * x;
+                }
+            }
+        }
+    }
+    y
+}
+
+/// Prefill, decode and chunks; lengths around tiles; many, grouped and single key/value heads; then after `truncate`.
+pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    let mut random = Random(5);
+    for (heads, kv_heads, head_dim, steps) in [
+        (1, 1, 4, vec![1, 1, 1]),
+        (4, 2, 16, vec![24, 1, 1]),
+        (9, 3, 64, vec![33, 31, 1, 64, 1]),
+        (4, 1, 128, vec![130, 1]),
+        (8, 8, 32, vec![1, 300, 1]),
+        (2, 1, 80, vec![7, 1]),
+    ] {
+        let spec = Attention { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() };
+        let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let total: usize = steps.iter().sum();
+        let session = check::session(backend, kv_heads, head_dim, total, 8)?;
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let truncations = [None, Some(total - 1)];
+        for truncation in truncations {
+            let steps = if truncation.is_some() { vec![1] } else { steps.clone() };
+            if let Some(length) = truncation {
+                backend.truncate(session, length);
+                keys.truncate(length * kv_width);
+                values.truncate(length * kv_width);
+            }
+            for rows in steps {
+                let past = backend.position(session);
+                let (q, k, v) = (random.floats(rows * q_width), random.floats(rows * kv_width), random.floats(rows * kv_width));
+                keys.extend_from_slice(&k);
+                values.extend_from_slice(&v);
+                backend.begin(session, Input::Tokens(&vec![0; rows]))?;
+                let (q_in, k_in, v_in) = (backend.upload(q_width, &q), backend.upload(kv_width, &k), backend.upload(kv_width, &v));
+                backend.append(Cache(0), k_in, v_in);
+                let y = backend.attention(Cache(0), q_in, &spec);
+                backend.end()?;
+                outcomes.push(Outcome {
+                    name: format!("attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}"),
+                    expected: reference(&q, &keys, &values, past, &spec),
+                    actual: backend.read(y).await?,
+                });
+            }
+        }
+        backend.drop_session(session);
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,62 @@
+//! Gate of a gated MLP (Shazeer 2020): `y = activation(gate) * up`, where a row of `x` is `gate | up`.
+
+use super::check::{self, Outcome, Random};
+use crate::{
+    backend::{Activation, Backend},
+    error::Result,
+    quant::Format,
+};
+
+/// The activation's formula.
+pub fn activate(activation: Activation, x: f32) -> f32 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+    }
+}
+
+/// `x`: rows of `cols` elements; returns rows of `cols / 2`.
+pub fn reference(x: &[f32], cols: usize, activation: Activation) -> Vec<f32> {
+    x.chunks_exact(cols)
+        .flat_map(|row| {
+            let (gate, up) = row.split_at(cols / 2);
+            gate.iter().zip(up).map(move |(g, u)| activate(activation, *g) * u)
+        })
+        .collect()
+}
+
+/// Widths around a workgroup, large magnitudes; and fused with norm and product.
+pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    let mut random = Random(6);
+    for (rows, half, magnitude) in [(1, 4, 1.0), (1, 80, 30.0), (5, 1536, 5.0), (65, 100, 120.0)] {
+        let x: Vec<f32> = random.floats(rows * 2 * half).iter().map(|v| v * magnitude).collect();
+        let actual = check::one_step(backend, 0, rows, |b| {
+            let input = b.upload(2 * half, &x);
+            b.gate(input, Activation::Silu)
+        })
+        .await?;
+        outcomes.push(Outcome {
+            name: format!("gate silu [{rows}, 2 x {half}]"),
+            expected: reference(&x, 2 * half, Activation::Silu),
+            actual,
+        });
+    }
+    for (rows, cols, half) in [(1, 64, 80), (1, 576, 33), (9, 96, 70)] {
+        let (x, norm) = (random.floats(rows * cols), random.floats(cols));
+        let norm_weight = check::vector(backend, &norm)?;
+        let segments = [(Format::Q4_1, half), (Format::Q4_1, half)];
+        let (matrix, dense) = check::random_weight(backend, &mut random, cols, &segments).await?;
+        let actual = check::one_step(backend, 0, rows, |b| {
+            let input = b.upload(cols, &x);
+            b.norm_gated(input, norm_weight, 1e-5, matrix, None, Activation::Silu)
+        })
+        .await?;
+        let both = super::matmul::reference(&dense, cols, &super::rms_norm::reference(&x, &norm, 1e-5), None, None);
+        outcomes.push(Outcome {
+            name: format!("norm_gated [{rows}, {cols}] -> {half}"),
+            expected: reference(&both, 2 * half, Activation::Silu),
+            actual,
+        });
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,42 @@
+//! Root mean square norm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x^2) + eps) * w`, each row.
+
+use super::check::{self, Outcome, Random};
+use crate::{backend::Backend, error::Result, quant::Format};
+
+/// `x`: rows of `w.len()` elements.
+pub fn reference(x: &[f32], w: &[f32], eps: f32) -> Vec<f32> {
+    x.chunks_exact(w.len())
+        .flat_map(|row| {
+            let mean = row.iter().map(|v| v * v).sum::<f32>() / row.len() as f32;
+            let factor = 1.0 / (mean + eps).sqrt();
+            row.iter().zip(w).map(move |(v, w)| v * factor * w)
+        })
+        .collect()
+}
+
+/// Widths around a workgroup, one and many rows; and fused with the product that follows.
+pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    let mut random = Random(3);
+    for (rows, cols) in [(1, 4), (1, 64), (1, 576), (3, 80), (17, 260), (65, 1024)] {
+        let (x, w) = (random.floats(rows * cols), random.floats(cols));
+        let weight = check::vector(backend, &w)?;
+        let actual = check::one_step(backend, 0, rows, |b| {
+            let input = b.upload(cols, &x);
+            b.rms_norm(input, weight, 1e-5)
+        })
+        .await?;
+        outcomes.push(Outcome { name: format!("rms_norm [{rows}, {cols}]"), expected: reference(&x, &w, 1e-5), actual });
+
+        let out = 37;
+        let (matrix, dense) = check::random_weight(backend, &mut random, cols, &[(Format::Q4_1, out)]).await?;
+        let actual = check::one_step(backend, 0, rows, |b| {
+            let input = b.upload(cols, &x);
+            b.norm_matmul(input, weight, 1e-5, matrix, None)
+        })
+        .await?;
+        let expected = super::matmul::reference(&dense, cols, &reference(&x, &w, 1e-5), None, None);
+        outcomes.push(Outcome { name: format!("norm_matmul [{rows}, {cols}] -> {out}"), expected, actual });
+    }
+    Ok(outcomes)
+}
