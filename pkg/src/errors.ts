@@ -1,21 +1,9 @@
 /** What went wrong, for programs. The set may grow; a code's meaning does not change. */
 export type ErrorCode =
-  | "not_found"
-  | "integrity"
-  | "quota"
-  | "unsupported_architecture"
-  | "unsupported_format"
-  | "invalid_file"
-  | "invalid_input"
-  | "context_overflow"
-  | "out_of_memory"
-  | "no_webgpu"
-  | "device_lost"
-  | "device"
-  | "network"
-  | "offline"
-  | "storage"
-  | "aborted"
+  | "not_found" | "integrity" | "quota" | "network" | "offline" | "storage"
+  | "unsupported_architecture" | "unsupported_format" | "invalid_file"
+  | "invalid_input" | "context_overflow" | "aborted"
+  | "out_of_memory" | "no_webgpu" | "device_lost" | "device"
   | "internal";
 
 /** The only error that this package throws. `message` is for people, `code` for programs. */

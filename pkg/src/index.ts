@@ -8,21 +8,8 @@ import { OpenWeightsError } from "./errors.js";
 import { Remote, stream } from "./rpc.js";
 import type { GenerateEvent } from "./worker.js";
 import type {
-  Card,
-  ChatCompletion,
-  ChatCompletionChunk,
-  ChatParams,
-  Completion,
-  CompletionChunk,
-  CompletionParams,
-  GenerateParams,
-  Inspection,
-  LoadOptions,
-  ModelInfo,
-  Progress,
-  StorageUsage,
-  StoredModel,
-  Usage,
+  Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, GenerateParams,
+  Inspection, LoadOptions, ModelInfo, Progress, StorageUsage, StoredModel, Usage,
 } from "./types.js";
 
 export { OpenWeightsError, type ErrorCode } from "./errors.js";
@@ -129,7 +116,7 @@ const CHAT = {
   chunk: "chat.completion.chunk",
   whole: (content: string) => ({ message: { role: "assistant", content } }),
   part: (content: string, first: boolean) => ({ delta: first ? { role: "assistant", content } : { content } }),
-  end: { delta: {} },
+  end: (content: string) => ({ delta: content ? { content } : {} }),
 };
 const TEXT = {
   method: "complete",
@@ -137,7 +124,7 @@ const TEXT = {
   chunk: "text_completion",
   whole: (text: string) => ({ text }),
   part: (text: string) => ({ text }),
-  end: { text: "" },
+  end: (text: string) => ({ text }),
 };
 
 function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, model: string, kind: typeof CHAT | typeof TEXT) {
@@ -161,7 +148,7 @@ function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, mo
         first = false;
         yield { ...common, choices: [choice] };
       } else if (event.type === "done") {
-        const choice = { index: 0, ...kind.end, token_ids: [], finish_reason: event.finish_reason };
+        const choice = { index: 0, ...kind.end(event.text), token_ids: [], finish_reason: event.finish_reason };
         yield { ...common, choices: [choice], usage: total(event.usage) };
       }
     }
@@ -175,7 +162,7 @@ function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, mo
         token_ids.push(event.id);
         text += event.text;
       } else if (event.type === "done") {
-        const choice = { index: 0, ...kind.whole(text), token_ids, finish_reason: event.finish_reason };
+        const choice = { index: 0, ...kind.whole(text + event.text), token_ids, finish_reason: event.finish_reason };
         return { ...head(kind.object), choices: [choice], usage: total(event.usage) };
       }
     }
@@ -189,6 +176,6 @@ function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, mo
   return create as unknown as Create<Params, Whole, Chunk>;
 }
 
-function total(usage: { prompt_tokens: number; completion_tokens: number }): Usage {
+function total(usage: Omit<Usage, "total_tokens">): Usage {
   return { ...usage, total_tokens: usage.prompt_tokens + usage.completion_tokens };
 }

@@ -15,8 +15,8 @@ export interface LoadOptions {
 
 /** Where loading is. Counts are bytes. */
 export interface Progress {
-  /** `download` brings files into browser storage, `load` brings weights from there to the device. */
-  phase: "download" | "load";
+  /** `manifest` reads what there is, `download` brings files into browser storage, `load` brings weights from there to the device. */
+  phase: "manifest" | "download" | "load";
   loaded: number;
   total: number;
   file?: string;
@@ -68,7 +68,7 @@ export interface ModelInfo {
   software: boolean;
   architecture: string;
   contextLength: number;
-  [more: string]: unknown;
+  vocabSize: number;
 }
 
 export interface Message {
@@ -79,7 +79,7 @@ export interface Message {
 /** How to sample and when to stop. */
 export interface GenerateParams {
   max_tokens?: number;
-  /** 0 is greedy: always the most likely token. */
+  /** 0 is greedy: always the most likely token. 1 unless said otherwise. */
   temperature?: number;
   top_p?: number;
   seed?: number;
@@ -115,6 +115,12 @@ export interface Usage {
   prompt_tokens: number;
   completion_tokens: number;
   total_tokens: number;
+  /** Beyond OpenAI: prompt tokens that the request before had processed already. */
+  reused_tokens: number;
+  /** Beyond OpenAI: from the start to the first token. */
+  prefill_ms: number;
+  /** Beyond OpenAI: from the first token to the last. */
+  decode_ms: number;
 }
 
 interface Answer<Kind extends string, Choice> {
@@ -133,7 +139,7 @@ export interface ChatCompletion
   usage: Usage;
 }
 
-/** One token of the answer; the last chunk has no token but the reason of the end, and `usage`. */
+/** One token of the answer; the last chunk has no token: text that was held back, the reason of the end, `usage`. */
 export interface ChatCompletionChunk
   extends Answer<"chat.completion.chunk", { delta: { role?: "assistant"; content?: string }; finish_reason: FinishReason | null }> {
   usage?: Usage;
@@ -144,7 +150,7 @@ export interface Completion extends Answer<"text_completion", { text: string; fi
   usage: Usage;
 }
 
-/** One token of the continuation; the last chunk has no token but the reason of the end, and `usage`. */
+/** One token of the continuation; the last chunk has no token: text that was held back, the reason of the end, `usage`. */
 export interface CompletionChunk extends Answer<"text_completion", { text: string; finish_reason: FinishReason | null }> {
   usage?: Usage;
 }

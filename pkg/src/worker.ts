@@ -2,7 +2,7 @@
 import init, * as wasm from "../wasm/openweights.js";
 import { OpenWeightsError, asError } from "./errors.js";
 import type { Request, Response } from "./rpc.js";
-import type { ChatParams, CompletionParams, LoadOptions } from "./types.js";
+import type { ChatParams, CompletionParams, LoadOptions, Usage } from "./types.js";
 
 /** What a call may do besides returning. */
 interface Call {
@@ -15,7 +15,7 @@ export type GenerateEvent =
   | { type: "start" }
   | { type: "prefill"; done: number; total: number }
   | { type: "token"; id: number; text: string }
-  | { type: "done"; finish_reason: "stop" | "length"; usage: { prompt_tokens: number; completion_tokens: number } };
+  | { type: "done"; text: string; finish_reason: "stop" | "length"; usage: Omit<Usage, "total_tokens"> };
 
 let model: wasm.Model | undefined;
 let ready: Promise<unknown> | undefined;
@@ -42,20 +42,24 @@ function macrotask(): Promise<void> {
   });
 }
 
-async function generate(call: Call, begin: (model: wasm.Model) => Promise<void>): Promise<void> {
+async function generate(call: Call, begin: (model: wasm.Model) => void): Promise<void> {
   const model = loaded();
   const check = () => {
     if (call.aborted) throw new OpenWeightsError("aborted", "aborted");
   };
-  check();
-  await begin(model);
-  call.emit({ type: "start" } satisfies GenerateEvent);
-  for (;;) {
-    const event = (await model.next()) as GenerateEvent;
-    call.emit(event);
-    if (event.type === "done") return;
-    await macrotask();
+  try {
     check();
+    begin(model);
+    call.emit({ type: "start" } satisfies GenerateEvent);
+    for (;;) {
+      const event = (await model.next()) as GenerateEvent | undefined;
+      if (!event) return;
+      call.emit(event);
+      await macrotask();
+      check();
+    }
+  } finally {
+    model.stop();
   }
 }
 
@@ -65,8 +69,8 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
     model = await wasm.Model.load(source, options, emit);
     return { card: model.card(), info: model.info() };
   },
-  chat: (call, params: ChatParams) => inTurn(() => generate(call, (model) => model.start_chat(params.messages, params))),
-  complete: (call, params: CompletionParams) => inTurn(() => generate(call, (model) => model.start_completion(params.prompt, params))),
+  chat: (call, params: ChatParams) => inTurn(() => generate(call, (model) => model.start_chat(params))),
+  complete: (call, params: CompletionParams) => inTurn(() => generate(call, (model) => model.start_completion(params))),
   encode: (_, text: string) => inTurn(async () => loaded().encode(text)),
   decode: (_, ids: Uint32Array) => inTurn(async () => loaded().decode(ids)),
   list: () => wasm.store_list(),
