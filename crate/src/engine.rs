@@ -52,6 +52,7 @@ pub struct Model {
     card: Card,
     info: Info,
     end_tokens: BTreeSet<u32>,
+    prefill_chunk: usize,
     /// What the session holds (and perhaps one token more, chosen and not yet processed).
     tokens: Vec<u32>,
 }
@@ -79,6 +80,8 @@ impl Model {
         }
         let session = backend.new_session(&SessionSpec { caches: network.caches(), context, vocab: network.vocab() })?;
         let info = Info { architecture, backend: backend.info(), context_length: context, vocab_size: network.vocab() };
+        // Emulated devices get few tokens at a time, so that a request can be stopped within seconds.
+        let prefill_chunk = if info.backend.software { 32 } else { 256 };
         Ok(Model {
             backend,
             session,
@@ -88,6 +91,7 @@ impl Model {
             card: checkpoint.card.clone(),
             info,
             end_tokens,
+            prefill_chunk,
             tokens: Vec::new(),
         })
     }
@@ -105,6 +109,11 @@ impl Model {
     /// The tokenizer, if the checkpoint has one.
     pub fn tokenizer(&self) -> Option<&Rc<Tokenizer>> {
         self.tokenizer.as_ref()
+    }
+
+    /// Sets how many tokens of a prompt are processed at a time; logits do not depend on it.
+    pub fn set_prefill_chunk(&mut self, tokens: usize) {
+        self.prefill_chunk = tokens.max(1);
     }
 
     /// Kernel dispatches of the last step.
@@ -180,9 +189,9 @@ impl Model {
         }
     }
 
-    /// Tokens of a prefill step: emulated devices get few, so that a request can be stopped within seconds.
+    /// Tokens of a prefill step.
     pub(crate) fn prefill_chunk(&self) -> usize {
-        if self.info.backend.software { 32 } else { 256 }
+        self.prefill_chunk
     }
 
     /// Steps to have in flight: on a real device the next steps are submitted before a token is read back. A step whose

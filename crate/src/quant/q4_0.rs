@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::f16_at;
+use super::{f16_at, interleave_nibbles};
 
 /// `values`: 16 bytes a group, element `i` in nibble `i % 8` of word `i / 8`. `scales`: one f16 a group.
 pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
@@ -21,5 +21,13 @@ pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
         let quantise = |i: usize| group.get(i).map_or(8, |v| (v * inverse + 8.0).round().clamp(0.0, 15.0) as u8);
         values.extend((0..16).map(|i| quantise(2 * i) | (quantise(2 * i + 1) << 4)));
         scales.extend(scale.to_le_bytes());
+    }
+}
+
+/// ggml's block: scale f16, 16 bytes of nibbles.
+pub(super) fn split_ggml(blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    for block in blocks.chunks_exact(18) {
+        scales.extend(&block[..2]);
+        interleave_nibbles(&block[2..], values);
     }
 }

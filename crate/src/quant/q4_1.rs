@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::f16_at;
+use super::{f16_at, interleave_nibbles};
 
 /// `values` as in `q4_0`; `scales`: scale and minimum, two f16 a group.
 pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
@@ -22,5 +22,13 @@ pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
         values.extend((0..16).map(|i| quantise(2 * i) | (quantise(2 * i + 1) << 4)));
         scales.extend(scale.to_le_bytes());
         scales.extend(minimum.to_le_bytes());
+    }
+}
+
+/// ggml's block: scale f16, minimum f16, 16 bytes of nibbles.
+pub(super) fn split_ggml(blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    for block in blocks.chunks_exact(20) {
+        scales.extend(&block[..4]);
+        interleave_nibbles(&block[4..], values);
     }
 }

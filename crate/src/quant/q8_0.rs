@@ -22,3 +22,11 @@ pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
         scales.extend(scale.to_le_bytes());
     }
 }
+
+/// ggml's block: scale f16, 32 signed bytes.
+pub(super) fn split_ggml(blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    for block in blocks.chunks_exact(34) {
+        scales.extend(&block[..2]);
+        values.extend(&block[2..]);
+    }
+}

@@ -3,7 +3,7 @@
 //! A token may end within a character: byte-level tokens are runs of bytes, not of characters. What is whole is given
 //! out, the rest (at most three bytes) waits; so a token costs its own length, whatever the answer's.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{collections::HashMap, rc::Rc, sync::LazyLock};
 
 use serde_json::Value;
 
@@ -75,19 +75,19 @@ fn hex_byte(piece: &str) -> Option<u8> {
 
 /// Decodes an answer token by token. The texts of all [`push`](Self::push)es and of [`finish`](Self::finish) together
 /// are what [`Tokenizer::decode`] makes of all ids at once.
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
-    pieces: &'a Pieces,
+pub struct TextStream {
+    tokenizer: Rc<Tokenizer>,
+    pieces: Pieces,
     skip_special: bool,
     strip: bool,
     held: Vec<u8>,
 }
 
-impl<'a> TextStream<'a> {
+impl TextStream {
     /// A stream of an answer's text, without special tokens if `skip_special`.
-    pub fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Result<Self> {
-        let pieces = tokenizer.pieces()?;
-        let strip = *pieces == (Pieces::SentencePiece { strip_first_space: true });
+    pub fn new(tokenizer: Rc<Tokenizer>, skip_special: bool) -> Result<Self> {
+        let pieces = tokenizer.pieces()?.clone();
+        let strip = pieces == (Pieces::SentencePiece { strip_first_space: true });
         Ok(Self { tokenizer, pieces, skip_special, strip, held: Vec::new() })
     }
 

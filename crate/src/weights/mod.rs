@@ -15,12 +15,24 @@ use crate::{
     quant::{Format, Plane},
 };
 
+pub mod files;
 pub mod gguf;
+pub mod layout;
+pub mod manifest;
+pub mod package;
+pub mod safetensors;
+pub mod writer;
 
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {
     /// Bytes `offset .. offset + len` of `file`; fewer than `len` is an `integrity` error.
     fn read<'a>(&'a self, file: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+}
+
+/// Where a package is written to, file by file; the manifest comes last.
+pub trait Sink {
+    /// Stores `bytes` as the whole file `path`.
+    fn put<'a>(&'a mut self, path: &'a str, bytes: Vec<u8>) -> LocalBoxFuture<'a, Result<()>>;
 }
 
 /// A consecutive piece of a plane: whole rows.
