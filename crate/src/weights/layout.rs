@@ -117,12 +117,14 @@ fn split(tensor: &Target, plane: Plane) -> Result<Vec<Piece>> {
     if row_bytes == 0 {
         return Ok(Vec::new());
     }
-    if row_bytes > MAX_PIECE || (float && row_bytes * 8 != tensor.cols() * tensor.format.bits()) {
+    // Cut after an even number of rows: every piece but the last is then whole words, whatever the scales' row length.
+    let most = MAX_PIECE / row_bytes & !1;
+    if most == 0 || (float && row_bytes * 8 != tensor.cols() * tensor.format.bits()) {
         let message = format!("tensor {:?} of shape {:?} cannot be stored as {}", tensor.name, tensor.shape, tensor.format.name());
         return Err(Error::UnsupportedFormat(message));
     }
-    let count = rows.div_ceil(MAX_PIECE / row_bytes);
-    let step = rows.div_ceil(count);
+    let count = rows.div_ceil(most);
+    let step = rows.div_ceil(count).next_multiple_of(2);
     let base = match (plane, float, count) {
         (Plane::Values, true, 1) => tensor.name.clone(),
         (Plane::Values, ..) => format!("{}.values", tensor.name),

@@ -15,13 +15,23 @@ use crate::{
     quant::{Format, Plane},
 };
 
+pub mod abort;
+pub mod download;
 pub mod files;
 pub mod gguf;
+pub mod import;
 pub mod layout;
 pub mod manifest;
+#[cfg(not(target_arch = "wasm32"))]
+mod open;
 pub mod package;
 pub mod safetensors;
 pub mod writer;
+pub mod store;
+pub mod store_memory;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use open::{Inspection, convert, inspect, open, verify};
 
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {
@@ -101,5 +111,21 @@ impl Checkpoint {
     /// The tensor called `name`, or an error that says so.
     pub fn tensor(&self, name: &str) -> Result<&TensorInfo> {
         self.tensors.get(name).ok_or_else(|| Error::InvalidFile(format!("tensor {name:?} is missing")))
+    }
+
+    /// The bytes of `rows` rows of a tensor's plane, from row `first` on; none where the format has no such plane.
+    pub async fn read_rows(&self, tensor: &TensorInfo, plane: Plane, first: usize, rows: usize) -> Result<Vec<u8>> {
+        let row_bytes = tensor.format.row_bytes(plane, tensor.cols()) as u64;
+        let (mut at, end) = (first as u64 * row_bytes, (first + rows) as u64 * row_bytes);
+        let (mut bytes, mut start) = (Vec::new(), 0);
+        for part in tensor.parts(plane) {
+            if at < end && at < start + part.len {
+                let len = (start + part.len - at).min(end - at);
+                bytes.extend(self.files.read(&part.file, part.offset + at - start, len as usize).await?);
+                at += len;
+            }
+            start += part.len;
+        }
+        if at < end { Err(Error::InvalidFile("a tensor's parts are shorter than its shape".into())) } else { Ok(bytes) }
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    quant::{Format, Plane},
+    quant::Plane,
 };
 
 /// Opens the package that `manifest` describes. Digests are not computed here: files are hashed while they are stored, and
@@ -115,9 +115,4 @@ pub async fn verify(manifest: &Manifest, files: &dyn Files, progress: &mut dyn F
         }
     }
     Ok(())
-}
-
-/// Whether a format's rows of `cols` elements fit the package: 16-bit rows of odd length do not.
-pub(super) fn storable(format: Format, cols: usize) -> bool {
-    format.bits() != 16 || cols % 2 == 0
 }
