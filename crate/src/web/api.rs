@@ -2,7 +2,7 @@
 //! between any two.
 
 use js_sys::Function;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use super::{
@@ -16,38 +16,6 @@ use crate::{
     generate::{Event, FinishReason, Generation, Usage},
 };
 
-/// Options of `load`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-struct Options {
-    backend: BackendChoice,
-    context_length: Option<usize>,
-    /// For a backend with threads; the reference has one.
-    threads: Option<usize>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum BackendChoice {
-    #[default]
-    Auto,
-    WebGpu,
-    Cpu,
-}
-
-impl BackendChoice {
-    async fn open(self) -> Result<Box<dyn Backend>> {
-        if self == BackendChoice::Cpu {
-            return Ok(Box::new(Reference::default()));
-        }
-        match Gpu::new().await {
-            Ok(gpu) => Ok(Box::new(gpu)),
-            Err(Error::NoWebGpu(_)) if self == BackendChoice::Auto => Ok(Box::new(Reference::default())),
-            Err(error) => Err(error),
-        }
-    }
-}
-
 /// What a loaded model runs on, in JavaScript's names.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,21 +26,6 @@ struct Info<'a> {
     architecture: &'a str,
     context_length: usize,
     vocab_size: usize,
-}
-
-/// How far loading is.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LoadProgress {
-    phase: &'static str,
-    loaded: u64,
-    total: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bytes_per_second: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    eta_seconds: Option<f64>,
 }
 
 /// A piece of work of a generation.
@@ -105,7 +58,8 @@ pub struct Model {
 impl Model {
     /// Downloads, verifies and stores the package at `url` unless it is stored, then loads it onto the device.
     pub async fn load(url: String, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
-        let model = load(&url, options, &on_progress).await.map_err(|e| error(&e))?;
+        let load = async { load::load(&url, from_js(options, "options")?, &on_progress).await };
+        let model = load.await.map_err(|e| error(&e))?;
         Ok(Model { model, generation: None })
     }
 
@@ -181,10 +135,38 @@ impl Model {
     }
 }
 
+/// Card, architecture and size of the package at `url`, and whether it is stored.
+#[wasm_bindgen]
+pub async fn inspect(url: String) -> Result<JsValue, JsValue> {
+    load::inspect(&url).await.map_err(|e| error(&e)).and_then(|inspection| to_js(&inspection))
+}
+
+/// The models that are stored whole.
+#[wasm_bindgen]
+pub async fn store_list() -> Result<JsValue, JsValue> {
+    load::list().await.map_err(|e| error(&e)).and_then(|models| to_js(&models))
+}
+
+/// Removes a model from the store.
+#[wasm_bindgen]
+pub async fn store_remove(id: String) -> Result<(), JsValue> {
+    load::remove(&id).await.map_err(|e| error(&e))
+}
+
+/// Bytes of browser storage, used and granted.
+#[wasm_bindgen]
+pub async fn store_usage() -> Result<JsValue, JsValue> {
+    load::usage().await.map_err(|e| error(&e)).and_then(|usage| to_js(&usage))
+}
+
+/// Panics end up in the console with their place, instead of as "unreachable executed".
+#[wasm_bindgen(start)]
+pub fn start() {
+    console_error_panic_hook::set_once();
+}
+
 /// Local time in seconds since 1970.
 fn local_time() -> i64 {
     let now = js_sys::Date::new_0();
     (now.get_time() / 1000.0 - now.get_timezone_offset() * 60.0) as i64
 }
-
-async fn load(_: &str, _: JsValue, _: &Function) -> Result<engine::Model> { Err(Error::Aborted) }
