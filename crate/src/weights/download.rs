@@ -275,7 +275,7 @@ impl Downloader<'_> {
 }
 
 /// A package's address with its closing slash; the manifest's own address will do too.
-fn base_url(url: &str) -> String {
+pub fn base_url(url: &str) -> String {
     let base = url.strip_suffix(MANIFEST).unwrap_or(url);
     format!("{}/", base.trim_end_matches('/'))
 }
