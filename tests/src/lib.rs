@@ -1,1 +1,107 @@
 //! Tests on every backend.
+
+pub mod gguf_writer;
+pub mod rng;
+
+use std::path::PathBuf;
+
+use openweights::{
+    Result,
+    backend::{Backend, gpu::Gpu, reference::Reference},
+    engine::{LoadOptions, Model},
+    generate::{Event, FinishReason, Params, Usage},
+    weights::Checkpoint,
+};
+use serde_json::Value;
+
+/// SmolLM2-135M-Instruct Q4_1 as published: `OPENWEIGHTS_SMOLLM2`, or `.cache/` of the workspace, where the scripts put it.
+pub fn smollm2_gguf() -> PathBuf {
+    let cached = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = std::env::var_os("OPENWEIGHTS_SMOLLM2").map_or_else(|| cached.into(), PathBuf::from);
+    assert!(path.is_file(), "{} is missing: run scripts/setup, or set OPENWEIGHTS_SMOLLM2", path.display());
+    path
+}
+
+/// A file or directory under `tests/fixtures`.
+pub fn fixture(path: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures")).join(path)
+}
+
+/// A JSON file under `tests/fixtures`.
+pub fn json(path: &str) -> Value {
+    let path = fixture(path);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Token ids of a JSON array.
+pub fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("an array of ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+/// The reference backend.
+pub fn reference() -> Box<dyn Backend> {
+    Box::new(Reference::default())
+}
+
+/// The GPU backend; a machine that runs the tests must have an adapter, in software if need be.
+pub fn gpu() -> Box<dyn Backend> {
+    let gpu = pollster::block_on(Gpu::new(Default::default()));
+    Box::new(gpu.unwrap_or_else(|e| panic!("{e}; for Vulkan in software install mesa-vulkan-drivers")))
+}
+
+/// A loaded model.
+pub fn load(checkpoint: &Checkpoint, backend: Box<dyn Backend>) -> Result<Model> {
+    pollster::block_on(Model::load(checkpoint, backend, LoadOptions::default(), &mut |_, _| {}))
+}
+
+/// Logits of every position, one vector each.
+pub fn logits(model: &mut Model, ids: &[u32]) -> Vec<Vec<f32>> {
+    let (vocab, mut rows) = (model.info().vocab_size, Vec::new());
+    let result = model.logits(ids, |_, logits| {
+        rows.extend(logits.chunks_exact(vocab).map(<[f32]>::to_vec));
+        Ok(())
+    });
+    pollster::block_on(result).expect("logits");
+    rows
+}
+
+/// An answer: ids, text, why it ended.
+pub struct Answer {
+    /// Tokens, end token included.
+    pub ids: Vec<u32>,
+    /// The text, joined from its pieces.
+    pub text: String,
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// Counts and times.
+    pub usage: Usage,
+}
+
+/// Runs a request to its end.
+pub fn answer(model: &mut Model, prompt: Vec<u32>, params: Params) -> Result<Answer> {
+    let mut generation = model.start(prompt, params)?;
+    let (mut ids, mut answer) = (Vec::new(), String::new());
+    loop {
+        match pollster::block_on(generation.next(model))?.expect("a request ends with Done") {
+            Event::Prefill { done, total } => assert!(done <= total),
+            Event::Token { id, text } => {
+                ids.push(id);
+                answer += &text;
+            }
+            Event::Done { text, reason, usage } => return Ok(Answer { ids, text: answer + &text, reason, usage }),
+        }
+    }
+}
+
+/// Greedy ids, end tokens ignored.
+pub fn greedy(model: &mut Model, prompt: &[u32], tokens: usize) -> Vec<u32> {
+    let params = Params { max_tokens: Some(tokens), ignore_eos: true, ..Params::default() };
+    answer(model, prompt.to_vec(), params).expect("a greedy answer").ids
+}
+
+/// The largest absolute difference of two equally long rows.
+pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}

@@ -1,1 +1,264 @@
-//! Prefill, decode, sample, stop.
+//! Generation: prefill in chunks, decode token by token, stop.
+//!
+//! [`Generation::next`] does one piece of work (a chunk of the prompt, or a token) so that whoever drives it can show
+//! progress and stop between any two.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use futures_util::future::LocalBoxFuture;
+use web_time::{Duration, Instant};
+
+use crate::{
+    backend::{Input, Sampling, Tensor},
+    engine::Model,
+    error::{Error, Result},
+    models::Positions,
+    ops,
+    text::{StopStrings, TextStream},
+};
+
+/// What to generate, and when to stop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Params {
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Most tokens of the answer; `None`: until the context is full.
+    pub max_tokens: Option<usize>,
+    /// Strings that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// Go on past the model's end tokens.
+    pub ignore_eos: bool,
+    /// Keep the keys and values of the longest prefix shared with the previous request.
+    pub reuse_prefix: bool,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Params { sampling: Sampling::default(), max_tokens: None, stop: Vec::new(), ignore_eos: false, reuse_prefix: true }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// An end token or a stop string.
+    Stop,
+    /// `max_tokens`, or the context is full.
+    Length,
+}
+
+/// Counts and times of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of those, taken from the previous request.
+    pub reused_tokens: usize,
+    /// Tokens of the answer, end token included.
+    pub completion_tokens: usize,
+    /// From the start to the first token, milliseconds.
+    pub prefill_ms: f64,
+    /// From the first token to the last, milliseconds.
+    pub decode_ms: f64,
+}
+
+/// What happened in one piece of work.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// So many of the prompt's tokens are processed.
+    Prefill {
+        /// Processed.
+        done: usize,
+        /// Of so many.
+        total: usize,
+    },
+    /// A token of the answer, and the text that it completes (perhaps none).
+    Token {
+        /// The token.
+        id: u32,
+        /// Whole characters; held back while they may be the beginning of a stop string.
+        text: String,
+    },
+    /// The end.
+    Done {
+        /// Text that was held back.
+        text: String,
+        /// Why.
+        reason: FinishReason,
+        /// Counts and times.
+        usage: Usage,
+    },
+}
+
+/// A request in progress. Dropping it stops it; the model's session keeps what was computed.
+pub struct Generation {
+    params: Params,
+    prompt: Vec<u32>,
+    prefilled: usize,
+    in_flight: VecDeque<(LocalBoxFuture<'static, Result<Option<u32>>>, Tensor)>,
+    submitted: usize,
+    limit: usize,
+    text: Option<TextStream>,
+    stops: Option<StopStrings>,
+    ending: Option<FinishReason>,
+    usage: Usage,
+    started: Instant,
+    first_token: Option<Instant>,
+}
+
+impl Generation {
+    /// Checks the request and prepares the model's session.
+    pub(crate) fn new(model: &mut Model, prompt: Vec<u32>, params: Params) -> Result<Generation> {
+        validate(&params)?;
+        model.check_tokens(&prompt)?;
+        let context = model.context();
+        if prompt.is_empty() {
+            return Err(Error::InvalidInput("the prompt is empty".into()));
+        }
+        if prompt.len() >= context {
+            return Err(Error::ContextOverflow { tokens: prompt.len(), context });
+        }
+        let limit = params.max_tokens.unwrap_or(usize::MAX).min(context - prompt.len());
+        let reused = model.rewind(if params.reuse_prefix { &prompt } else { &[] }, prompt.len() - 1);
+        model.backend.reset_counts(model.session, &prompt);
+        let text = model.tokenizer().map(|t| TextStream::new(Rc::clone(t), !params.ignore_eos)).transpose()?;
+        Ok(Generation {
+            stops: Some(StopStrings::new(params.stop.clone())?),
+            usage: Usage { prompt_tokens: prompt.len(), reused_tokens: reused, ..Usage::default() },
+            prefilled: reused,
+            params,
+            prompt,
+            in_flight: VecDeque::new(),
+            submitted: 0,
+            limit,
+            text,
+            ending: None,
+            started: Instant::now(),
+            first_token: None,
+        })
+    }
+
+    /// Does the next piece of work; `None` after [`Event::Done`].
+    pub async fn next(&mut self, model: &mut Model) -> Result<Option<Event>> {
+        if self.stops.is_none() {
+            return Ok(None);
+        }
+        if let Some(reason) = self.ending {
+            return Ok(Some(self.finish(model, reason)));
+        }
+        if self.prefilled < self.prompt.len() {
+            return self.prefill(model).await.map(Some);
+        }
+        if self.limit == 0 {
+            return Ok(Some(self.finish(model, FinishReason::Length)));
+        }
+        self.decode(model).await.map(Some)
+    }
+
+    /// Processes the next chunk of the prompt; the last one also chooses the first token.
+    async fn prefill(&mut self, model: &mut Model) -> Result<Event> {
+        let end = self.prompt.len().min(self.prefilled + model.prefill_chunk());
+        let chunk = &self.prompt[self.prefilled..end];
+        if end < self.prompt.len() || self.limit == 0 {
+            model.step(Input::Tokens(chunk), Positions::Last, None)?;
+            model.wait().await?;
+        } else {
+            let logits = model.step(Input::Tokens(chunk), Positions::Last, Some(&self.params.sampling))?;
+            self.submitted = 1;
+            self.in_flight.push_back((model.backend.sampled(), logits));
+        }
+        model.remember(chunk);
+        self.prefilled = end;
+        Ok(Event::Prefill { done: end, total: self.prompt.len() })
+    }
+
+    /// Keeps the device busy with steps ahead, then waits for the oldest token.
+    async fn decode(&mut self, model: &mut Model) -> Result<Event> {
+        let ahead = model.steps_ahead(&self.params.sampling);
+        while self.in_flight.len() < ahead && self.submitted < self.limit {
+            let logits = model.step(Input::Sampled, Positions::Last, Some(&self.params.sampling))?;
+            self.submitted += 1;
+            self.in_flight.push_back((model.backend.sampled(), logits));
+        }
+        let (sampled, logits) = self.in_flight.pop_front().expect("below the limit");
+        let id = match sampled.await? {
+            Some(id) => id,
+            None => self.choose_here(model, logits).await?,
+        };
+        self.accept(model, id)
+    }
+
+    /// The device's candidates do not hold the nucleus: reads the logits and samples here.
+    async fn choose_here(&mut self, model: &mut Model, logits: Tensor) -> Result<u32> {
+        let logits = model.backend.read(logits).await?;
+        let mut counts = vec![0_u32; logits.len()];
+        self.prompt.iter().for_each(|&id| counts[id as usize] = ops::sample::IN_PROMPT);
+        model.tokens()[self.prompt.len()..].iter().for_each(|&id| counts[id as usize] += 1);
+        let position = model.backend.position(model.session) as u32;
+        let id = ops::sample::reference(&logits, &counts, &self.params.sampling, position);
+        model.backend.set_sampled(model.session, id);
+        Ok(id)
+    }
+
+    fn accept(&mut self, model: &mut Model, id: u32) -> Result<Event> {
+        let now = Instant::now();
+        let first = *self.first_token.get_or_insert(now);
+        let ms = |d: Duration| d.as_secs_f64() * 1e3;
+        self.usage.prefill_ms = ms(first - self.started);
+        self.usage.decode_ms = ms(now - first);
+        self.usage.completion_tokens += 1;
+        model.remember(&[id]);
+        if !self.params.ignore_eos && model.is_end(id) {
+            self.ending = Some(FinishReason::Stop);
+            return Ok(Event::Token { id, text: String::new() });
+        }
+        let mut text = match &mut self.text {
+            Some(stream) => stream.push(id)?,
+            None => String::new(),
+        };
+        if let Some(stops) = &mut self.stops {
+            let stopped = stops.push(&text);
+            text = stopped.text;
+            if stopped.stopped {
+                // What the stream still holds comes after the stop string.
+                self.text = None;
+                self.ending = Some(FinishReason::Stop);
+            }
+        }
+        if self.ending.is_none() && self.usage.completion_tokens == self.limit {
+            self.ending = Some(FinishReason::Length);
+        }
+        Ok(Event::Token { id, text })
+    }
+
+    fn finish(&mut self, model: &mut Model, reason: FinishReason) -> Event {
+        // Steps ahead of the stop are undone by the session's length.
+        self.in_flight.clear();
+        model.settle();
+        let rest = self.text.take().map(TextStream::finish).unwrap_or_default();
+        let mut text = String::new();
+        if let Some(mut stops) = self.stops.take() {
+            let last = stops.push(&rest);
+            text = last.text;
+            if !last.stopped {
+                text += &stops.finish();
+            }
+        }
+        Event::Done { text, reason, usage: self.usage }
+    }
+}
+
+fn validate(params: &Params) -> Result<()> {
+    let Sampling { temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty, .. } = params.sampling;
+    let check = |name: &str, value: f32, low: f32, high: f32| match value >= low && value <= high {
+        true => Ok(()),
+        false => Err(Error::InvalidInput(format!("{name} is {value}; it must be from {low} to {high}"))),
+    };
+    check("temperature", temperature, 0.0, 100.0)?;
+    check("top_p", top_p, 0.0, 1.0)?;
+    check("min_p", min_p, 0.0, 1.0)?;
+    check("repetition_penalty", repetition_penalty, 0.01, 100.0)?;
+    check("frequency_penalty", frequency_penalty, -100.0, 100.0)?;
+    check("presence_penalty", presence_penalty, -100.0, 100.0)
+}

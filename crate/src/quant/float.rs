@@ -37,6 +37,12 @@ pub(super) fn pack_bf16(row: &[f32], values: &mut Vec<u8>) {
     pad_to_word(row.len(), values);
 }
 
+/// A row of 16-bit elements as it is, padded.
+pub(super) fn copy_16(row: &[u8], values: &mut Vec<u8>) {
+    values.extend(row);
+    pad_to_word(row.len() / 2, values);
+}
+
 /// A row of an odd number of 16-bit elements ends with two zero bytes.
 fn pad_to_word(cols: usize, values: &mut Vec<u8>) {
     if cols % 2 == 1 {

@@ -115,6 +115,23 @@ impl Format {
         }
     }
 
+    /// Bytes of one row of `cols` elements as ggml (GGUF) lays it out: blocks of scales and elements. Quantised rows are
+    /// whole groups there.
+    pub fn ggml_row_bytes(self, cols: usize) -> usize {
+        cols / self.group() * (self.group() * self.bits() / 8 + 2 * self.scales_per_group())
+    }
+
+    /// Splits one row of ggml blocks into the two planes, losing nothing; appends. `blocks` holds exactly this row.
+    pub fn split_ggml_row(self, blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+        match self {
+            Format::F32 => values.extend(blocks),
+            Format::F16 | Format::Bf16 => float::copy_16(blocks, values),
+            Format::Q4_0 => q4_0::split_ggml(blocks, values, scales),
+            Format::Q4_1 => q4_1::split_ggml(blocks, values, scales),
+            Format::Q8_0 => q8_0::split_ggml(blocks, values, scales),
+        }
+    }
+
     /// Vec4s of a padded row of `cols` elements in the values plane; `cols` is a multiple of 4.
     pub fn row_quads(self, cols: usize) -> usize {
         cols.next_multiple_of(self.group()) / 4
@@ -143,6 +160,13 @@ impl Format {
             Format::Q8_0 => q8_0::pack(row, values, scales),
         }
     }
+}
+
+/// ggml's order of 32 nibbles (byte `j` holds elements `j` and `j + 16`) to ours (byte `j` holds elements `2j` and `2j + 1`).
+fn interleave_nibbles(ggml: &[u8], values: &mut Vec<u8>) {
+    let (low, high) = (|j: usize| ggml[j] & 15, |j: usize| ggml[j] >> 4);
+    values.extend((0..8).map(|j| low(2 * j) | (low(2 * j + 1) << 4)));
+    values.extend((0..8).map(|j| high(2 * j) | (high(2 * j + 1) << 4)));
 }
 
 /// An f16 from two little-endian bytes of a scales plane.

@@ -6,8 +6,11 @@ use super::f16_at;
 
 /// `values`: 32 signed bytes a group; `scales`: one f16 a group.
 pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
-    for (i, o) in out.iter_mut().enumerate() {
-        *o = f16_at(scales, i / 32) * f32::from(values[i] as i8);
+    for (g, (group, bytes)) in out.chunks_mut(32).zip(values.chunks(32)).enumerate() {
+        let scale = f16_at(scales, g);
+        for (o, &q) in group.iter_mut().zip(bytes) {
+            *o = scale * f32::from(q as i8);
+        }
     }
 }
 
@@ -20,5 +23,13 @@ pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
         let quantise = |i: usize| group.get(i).map_or(0, |v| (v * inverse).round().clamp(-127.0, 127.0) as i8 as u8);
         values.extend((0..32).map(quantise));
         scales.extend(scale.to_le_bytes());
+    }
+}
+
+/// ggml's block: scale f16, 32 signed bytes.
+pub(super) fn split_ggml(blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    for block in blocks.chunks_exact(34) {
+        scales.extend(&block[..2]);
+        values.extend(&block[2..]);
     }
 }

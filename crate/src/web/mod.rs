@@ -1,1 +1,13 @@
-//! The browser.
+//! The browser: what JavaScript sees, the network and storage. The only place that names wasm-bindgen, js-sys and web-sys.
+//!
+//! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
+//! * [`load`] joins network ([`fetch`]), storage ([`opfs`]) and time ([`clock`]) with the policies of [`crate::weights`].
+
+pub mod api;
+pub mod clock;
+pub mod fetch;
+mod js;
+pub mod load;
+pub mod opfs;
+pub mod request;
+pub mod values;

@@ -4,6 +4,8 @@
 //! configuration plus a table of tensors whose planes lie in files that can be read by range. After that there is one
 //! loader.
 
+pub mod loader;
+
 use std::collections::BTreeMap;
 
 use futures_util::future::LocalBoxFuture;
@@ -13,10 +15,34 @@ use crate::{
     quant::{Format, Plane},
 };
 
+pub mod abort;
+pub mod download;
+pub mod files;
+pub mod gguf;
+pub mod import;
+pub mod layout;
+pub mod manifest;
+#[cfg(not(target_arch = "wasm32"))]
+mod open;
+pub mod package;
+pub mod safetensors;
+pub mod store;
+pub mod store_memory;
+pub mod writer;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use open::{Inspection, convert, inspect, open, verify};
+
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {
     /// Bytes `offset .. offset + len` of `file`; fewer than `len` is an `integrity` error.
     fn read<'a>(&'a self, file: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+}
+
+/// Where a package is written to, file by file; the manifest comes last.
+pub trait Sink {
+    /// Stores `bytes` as the whole file `path`.
+    fn put<'a>(&'a mut self, path: &'a str, bytes: Vec<u8>) -> LocalBoxFuture<'a, Result<()>>;
 }
 
 /// A consecutive piece of a plane: whole rows.
@@ -85,5 +111,21 @@ impl Checkpoint {
     /// The tensor called `name`, or an error that says so.
     pub fn tensor(&self, name: &str) -> Result<&TensorInfo> {
         self.tensors.get(name).ok_or_else(|| Error::InvalidFile(format!("tensor {name:?} is missing")))
+    }
+
+    /// The bytes of `rows` rows of a tensor's plane, from row `first` on; none where the format has no such plane.
+    pub async fn read_rows(&self, tensor: &TensorInfo, plane: Plane, first: usize, rows: usize) -> Result<Vec<u8>> {
+        let row_bytes = tensor.format.row_bytes(plane, tensor.cols()) as u64;
+        let (mut at, end) = (first as u64 * row_bytes, (first + rows) as u64 * row_bytes);
+        let (mut bytes, mut start) = (Vec::new(), 0);
+        for part in tensor.parts(plane) {
+            if at < end && at < start + part.len {
+                let len = (start + part.len - at).min(end - at);
+                bytes.extend(self.files.read(&part.file, part.offset + at - start, len as usize).await?);
+                at += len;
+            }
+            start += part.len;
+        }
+        if at < end { Err(Error::InvalidFile("a tensor's parts are shorter than its shape".into())) } else { Ok(bytes) }
     }
 }

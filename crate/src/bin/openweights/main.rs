@@ -1,0 +1,145 @@
+//! The command line: convert, inspect, tokenize, logits, generate, perplexity, bench, serve.
+//!
+//! `--json` prints one JSON object to standard output; progress and messages go to standard error. The exit status is 0, 1
+//! (failed) or 2 (usage).
+
+mod bench;
+mod files;
+mod run;
+mod serve;
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use openweights::{
+    Error, Result,
+    backend::{Backend, gpu::Gpu, reference::Reference},
+    engine::{LoadOptions, Model},
+    weights,
+};
+
+#[derive(Parser)]
+#[command(name = "openweights", version, about = "Run open-weight language models")]
+struct Cli {
+    /// Print one JSON object to standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a package from a GGUF file or a checkpoint directory.
+    Convert(files::Convert),
+    /// Show card, architecture, tensors and digests.
+    Inspect(files::Inspect),
+    /// Show the tokens of a text.
+    Tokenize(run::Tokenize),
+    /// Logits of every position.
+    Logits(run::Logits),
+    /// Complete a prompt or answer a message.
+    Generate(run::Generate),
+    /// Negative log-likelihood of a text, in nats.
+    Perplexity(run::Perplexity),
+    /// Measure speed.
+    Bench(bench::Bench),
+    /// Serve a directory over HTTP, cross-origin isolated and with ranges.
+    Serve(serve::Serve),
+}
+
+/// Where a model comes from and what it runs on.
+#[derive(Args)]
+struct Source {
+    /// A package directory, a GGUF file or a checkpoint directory.
+    source: PathBuf,
+    /// What computes.
+    #[arg(long, value_enum, default_value = "cpu")]
+    backend: BackendName,
+    /// Most tokens of prompt and answer together.
+    #[arg(long)]
+    context: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BackendName {
+    /// The processor (the reference backend for now).
+    Cpu,
+    /// The graphics processor, through Vulkan, Metal or Direct3D 12.
+    Gpu,
+    /// Plain f32 loops: the oracle.
+    Reference,
+}
+
+impl BackendName {
+    fn open(self) -> Result<Box<dyn Backend>> {
+        match self {
+            BackendName::Cpu | BackendName::Reference => Ok(Box::new(Reference::default())),
+            BackendName::Gpu => Ok(Box::new(pollster::block_on(Gpu::new(Default::default()))?)),
+        }
+    }
+}
+
+impl Source {
+    fn load(&self) -> Result<Model> {
+        let checkpoint = weights::open(&self.source)?;
+        let options = LoadOptions { context_length: self.context };
+        let mut progress = Meter::new("loading");
+        pollster::block_on(Model::load(&checkpoint, self.backend.open()?, options, &mut |done, total| progress.show(done, total)))
+    }
+}
+
+/// A progress line on standard error, if that is a terminal.
+struct Meter {
+    what: &'static str,
+    percent: u64,
+}
+
+impl Meter {
+    fn new(what: &'static str) -> Meter {
+        Meter { what, percent: u64::MAX }
+    }
+
+    fn show(&mut self, done: u64, total: u64) {
+        let percent = done * 100 / total.max(1);
+        if percent != self.percent && std::io::stderr().is_terminal() {
+            self.percent = percent;
+            let end = if done >= total { "\n" } else { "" };
+            eprint!("\r{} {percent} % of {:.1} MB{end}", self.what, total as f64 / 1e6);
+        }
+    }
+}
+
+/// Prints `value` as JSON, or `text` for a person.
+fn print(json: bool, value: &serde_json::Value, text: impl FnOnce() -> String) -> Result<()> {
+    let out = if json { value.to_string() } else { text() };
+    writeln!(std::io::stdout(), "{}", out.trim_end_matches('\n')).map_err(|e| Error::Storage(format!("standard output: {e}")))
+}
+
+fn main() -> ExitCode {
+    let Cli { json, command } = Cli::parse();
+    let result = match command {
+        Command::Convert(c) => c.run(json),
+        Command::Inspect(c) => c.run(json),
+        Command::Tokenize(c) => c.run(json),
+        Command::Logits(c) => c.run(json),
+        Command::Generate(c) => c.run(json),
+        Command::Perplexity(c) => c.run(json),
+        Command::Bench(c) => c.run(json),
+        Command::Serve(c) => c.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if json {
+                println!("{}", serde_json::json!({ "error": { "code": error.code(), "message": error.to_string() } }));
+            }
+            eprintln!("openweights: {error} [{}]", error.code());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Chat templates: a conversation becomes the prompt that the model was trained on.
+//!
+//! Templates are Jinja, run as transformers runs them (`trim_blocks`, `lstrip_blocks`, loop controls, Python's string
+//! methods, `tojson`, `raise_exception`, `strftime_now`). A template comes with a model, so it is not trusted: steps,
+//! recursion, source and output are bounded, and it can reach nothing but its arguments. Not bounded is the memory of
+//! a text that a template doubles within its steps (`x ~ x`): minijinja has no hook for it.
+
+use std::{fmt, io};
+
+use minijinja::{Environment, ErrorKind, Value, context, value::Kwargs};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::text::strftime::strftime;
+
+/// Longest template that is compiled; the longest in use are below 32 KiB.
+const MAX_SOURCE: usize = 1 << 20;
+/// Interpreter steps of a rendering: a thousand messages take some 100,000.
+const MAX_STEPS: u64 = 10_000_000;
+/// Nested calls of macros and recursive loops.
+const MAX_RECURSION: usize = 100;
+/// Longest prompt, over the length of the conversation.
+const MAX_OUTPUT: usize = 4 << 20;
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, or what else the model's template knows.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// What a rendering depends on besides the messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RenderOptions {
+    /// End the prompt with the beginning of an answer.
+    pub add_generation_prompt: bool,
+    /// Local time in seconds since 1970 for `strftime_now`; a template that asks for the time without it fails.
+    pub now: Option<i64>,
+}
+
+/// A compiled chat template.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+}
+
+impl ChatTemplate {
+    /// The template of a `tokenizer_config.json`, if it has one: a text, or a list of named ones, of which `default` counts.
+    pub fn from_config(tokenizer_config: &serde_json::Value) -> Result<Option<Self>> {
+        let template = &tokenizer_config["chat_template"];
+        let source = match template {
+            serde_json::Value::Null => return Ok(None),
+            serde_json::Value::String(source) => Some(source.as_str()),
+            list => list
+                .as_array()
+                .and_then(|list| list.iter().find(|entry| entry["name"] == "default"))
+                .and_then(|entry| entry["template"].as_str()),
+        };
+        let source = source.ok_or_else(|| {
+            Error::InvalidFile("tokenizer_config.json: chat_template is neither a text nor a list with \"default\"".into())
+        })?;
+        Self::new(source, special_token(tokenizer_config, "bos_token"), special_token(tokenizer_config, "eos_token")).map(Some)
+    }
+
+    /// Compiles `source`; the tokens are the template's variables of that name.
+    pub fn new(source: &str, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self> {
+        if source.len() > MAX_SOURCE {
+            return Err(Error::InvalidFile(format!("chat template: {} bytes, at most {MAX_SOURCE} are compiled", source.len())));
+        }
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_recursion_limit(MAX_RECURSION);
+        environment.set_fuel(Some(MAX_STEPS));
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", tojson);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_template_owned("chat", source.to_string()).map_err(|e| invalid(&e))?;
+        Ok(Self { environment, bos_token, eos_token })
+    }
+
+    /// The prompt for `messages`.
+    pub fn render(&self, messages: &[Message], options: RenderOptions) -> Result<String> {
+        if messages.is_empty() {
+            return Err(Error::InvalidInput("messages is empty: a chat needs at least one message".into()));
+        }
+        let template = self.environment.get_template("chat").map_err(|e| invalid(&e))?;
+        let variables = context! {
+            messages,
+            add_generation_prompt => options.add_generation_prompt,
+            bos_token => self.bos_token.as_deref(),
+            eos_token => self.eos_token.as_deref(),
+            strftime_now => Value::from_function(move |format: &str| strftime_now(options.now, format)),
+        };
+        let conversation: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
+        let mut prompt = Bounded { bytes: Vec::new(), room: MAX_OUTPUT.saturating_add(conversation) };
+        template.render_captured_to(variables, &mut prompt).map_err(|e| failed(&e))?;
+        String::from_utf8(prompt.bytes).map_err(|e| invalid(&e))
+    }
+}
+
+/// A special token of `tokenizer_config.json`: a text, or an object with `content`.
+pub fn special_token(tokenizer_config: &serde_json::Value, name: &str) -> Option<String> {
+    let token = &tokenizer_config[name];
+    token.as_str().or_else(|| token["content"].as_str()).map(str::to_string)
+}
+
+fn invalid(error: &dyn fmt::Display) -> Error {
+    Error::InvalidFile(format!("chat template: {error}"))
+}
+
+/// What stopped a rendering: the template's own refusal of the conversation, or a fault of the template.
+fn failed(error: &minijinja::Error) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = cause {
+        if let Some(Refused(message)) = e.downcast_ref() {
+            return Error::InvalidInput(format!("the model's chat template refuses this conversation: {message}"));
+        }
+        cause = e.source();
+    }
+    invalid(error)
+}
+
+/// The message of `raise_exception`.
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refused(message)))
+}
+
+fn strftime_now(now: Option<i64>, format: &str) -> Result<String, minijinja::Error> {
+    let error = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
+    let now = now.ok_or_else(|| error("strftime_now: the caller gave no time".into()))?;
+    strftime(now, format).map_err(|directive| error(format!("strftime_now: unknown directive {directive:?}")))
+}
+
+/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`, which transformers puts in place of Jinja's own
+/// filter (that one escapes HTML).
+fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, minijinja::Error> {
+    let indent: Option<usize> = kwargs.get("indent")?;
+    let _: Option<bool> = kwargs.get("ensure_ascii")?;
+    kwargs.assert_all_used()?;
+    let failed = |e| minijinja::Error::new(ErrorKind::BadSerialization, "tojson").with_source(e);
+    let mut out = Vec::new();
+    match indent {
+        Some(width) => {
+            let spaces = vec![b' '; width.min(16)];
+            let pretty = serde_json::ser::PrettyFormatter::with_indent(&spaces);
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, pretty)).map_err(failed)?;
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonJson)).map_err(failed)?,
+    }
+    Ok(Value::from(String::from_utf8_lossy(&out).into_owned()))
+}
+
+/// JSON on one line with a space after `,` and `:`.
+struct PythonJson;
+
+impl serde_json::ser::Formatter for PythonJson {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+/// Output that refuses to grow past its room.
+struct Bounded {
+    bytes: Vec<u8>,
+    room: usize,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.room - self.bytes.len() {
+            return Err(io::Error::other(format!("the prompt is longer than {} bytes", self.room)));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str, messages: &[(&str, &str)]) -> Result<String> {
+        let messages: Vec<_> = messages.iter().map(|(r, c)| Message { role: r.to_string(), content: c.to_string() }).collect();
+        let template = ChatTemplate::new(source, Some("<s>".into()), None)?;
+        template.render(&messages, RenderOptions { add_generation_prompt: true, now: Some(1_732_374_000) })
+    }
+
+    #[test]
+    fn runs_as_transformers_does() {
+        let source = "{{ bos_token }}\n    {%- for m in messages %}\n    {% if m.role == 'skip' %}\n    {% continue %}\n    {% endif %}\n\
+            [{{ m['role'].upper() }}] {{ m.content.strip() }}{{ m.content.split(' ')[-1] | tojson }}\n{% endfor %}\n\
+            {% if add_generation_prompt %}go {{ strftime_now('%d %b %Y') }}{% endif %}";
+        let text = render(source, &[("user", " hi <you> "), ("skip", "x"), ("assistant", "é \"b\"")]).unwrap();
+        assert_eq!(text, "<s>[USER] hi <you>\"\"\n[ASSISTANT] é \"b\"\"\\\"b\\\"\"\ngo 23 Nov 2024");
+    }
+
+    #[test]
+    fn json_is_pythons() {
+        let source = "{{ {'a': [1, 2.0, true, none], 'b': {}, 'é': '<&>'} | tojson }}|{{ [1, {'a': []}] | tojson(indent=2) }}";
+        let text = render(source, &[("user", "")]).unwrap();
+        assert_eq!(text, "{\"a\": [1, 2.0, true, null], \"b\": {}, \"é\": \"<&>\"}|[\n  1,\n  {\n    \"a\": []\n  }\n]");
+    }
+
+    #[test]
+    fn refusals_and_faults_have_their_own_codes() {
+        let code = |source: &str| render(source, &[("user", "hi")]).unwrap_err();
+        let refused = code("{{ raise_exception('roles must alternate') }}");
+        assert_eq!(refused.code(), "invalid_input");
+        assert!(refused.to_string().contains("roles must alternate"));
+        assert_eq!(code("{% if %}").code(), "invalid_file");
+        assert_eq!(code("{{ 1 + {} }}").code(), "invalid_file");
+        assert_eq!(code("{{ strftime_now('%Q') }}").code(), "invalid_file");
+        let empty = ChatTemplate::new("", None, None).unwrap().render(&[], RenderOptions::default()).unwrap_err();
+        assert_eq!(empty.code(), "invalid_input");
+    }
+
+    #[test]
+    fn a_hostile_template_is_stopped() {
+        let steps = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+        let recursion = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
+        let output = "{% for a in range(9999) %}{{ 'x' * 9999 }}{% endfor %}";
+        for source in
+            [steps, recursion, output, &"x".repeat(MAX_SOURCE + 1), &"{{ (".repeat(9999), &format!("{{{{ {} }}}}", "(".repeat(9999))]
+        {
+            assert_eq!(render(source, &[("user", "hi")]).unwrap_err().code(), "invalid_file");
+        }
+    }
+
+    #[test]
+    fn finds_the_template_in_its_config() {
+        let named = serde_json::json!({"bos_token": {"content": "<b>"}, "chat_template":
+            [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "{{ bos_token }}yes"}]});
+        let template = ChatTemplate::from_config(&named).unwrap().unwrap();
+        let message = Message { role: "user".into(), content: "hi".into() };
+        assert_eq!(template.render(&[message], RenderOptions::default()).unwrap(), "<b>yes");
+        assert!(ChatTemplate::from_config(&serde_json::json!({})).unwrap().is_none());
+        assert!(ChatTemplate::from_config(&serde_json::json!({"chat_template": 3})).is_err());
+    }
+}

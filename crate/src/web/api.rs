@@ -1,0 +1,175 @@
+//! What the worker calls. A generation is driven from JavaScript, one piece of work a call, so that it can be stopped
+//! between any two.
+
+use js_sys::Function;
+use serde::Serialize;
+use wasm_bindgen::prelude::*;
+
+use super::{
+    request::Request,
+    values::{error, from_js, to_js},
+};
+use crate::{
+    backend::{Backend, reference::Reference},
+    engine::{self, LoadOptions},
+    error::{Error, Result},
+    generate::{Event, FinishReason, Generation, Usage},
+};
+
+/// What a loaded model runs on, in JavaScript's names.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Info<'a> {
+    backend: &'static str,
+    device: &'a str,
+    software: bool,
+    architecture: &'a str,
+    context_length: usize,
+    vocab_size: usize,
+}
+
+/// A piece of work of a generation.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Step {
+    Prefill { done: usize, total: usize },
+    Token { id: u32, text: String },
+    Done { text: String, finish_reason: FinishReason, usage: Usage },
+}
+
+impl From<Event> for Step {
+    fn from(event: Event) -> Step {
+        match event {
+            Event::Prefill { done, total } => Step::Prefill { done, total },
+            Event::Token { id, text } => Step::Token { id, text },
+            Event::Done { text, reason, usage } => Step::Done { text, finish_reason: reason, usage },
+        }
+    }
+}
+
+/// A loaded model, and the request that it is answering.
+#[wasm_bindgen]
+pub struct Model {
+    model: engine::Model,
+    generation: Option<Generation>,
+}
+
+#[wasm_bindgen]
+impl Model {
+    /// Downloads, verifies and stores the package at `url` unless it is stored, then loads it onto the device.
+    pub async fn load(url: String, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
+        let load = async { load::load(&url, from_js(options, "options")?, &on_progress).await };
+        let model = load.await.map_err(|e| error(&e))?;
+        Ok(Model { model, generation: None })
+    }
+
+    /// The card.
+    pub fn card(&self) -> Result<JsValue, JsValue> {
+        to_js(self.model.card())
+    }
+
+    /// What runs where.
+    pub fn info(&self) -> Result<JsValue, JsValue> {
+        let info = self.model.info();
+        to_js(&Info {
+            backend: if info.backend.name == "gpu" { "webgpu" } else { "cpu" },
+            device: &info.backend.device,
+            software: info.backend.software,
+            architecture: &info.architecture,
+            context_length: info.context_length,
+            vocab_size: info.vocab_size,
+        })
+    }
+
+    /// Begins the answer to `request.messages`.
+    pub fn start_chat(&mut self, request: JsValue) -> Result<(), JsValue> {
+        self.start(request, |model, request| model.chat_prompt(request.messages()?, Some(local_time()))).map_err(|e| error(&e))
+    }
+
+    /// Begins the continuation of `request.prompt`.
+    pub fn start_completion(&mut self, request: JsValue) -> Result<(), JsValue> {
+        self.start(request, |model, request| model.encode(request.prompt()?, true)).map_err(|e| error(&e))
+    }
+
+    fn start(&mut self, request: JsValue, prompt: impl FnOnce(&engine::Model, &Request) -> Result<Vec<u32>>) -> Result<()> {
+        // What a request before this one had in flight must be gone before the session is used again.
+        self.generation = None;
+        let request: Request = from_js(request, "request")?;
+        let prompt = prompt(&self.model, &request)?;
+        let random = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
+        self.generation = Some(self.model.start(prompt, request.params(random))?);
+        Ok(())
+    }
+
+    /// Does the next piece of work and says what it was; `undefined` when there is none.
+    pub async fn next(&mut self) -> Result<JsValue, JsValue> {
+        let Some(generation) = &mut self.generation else { return Ok(JsValue::UNDEFINED) };
+        match generation.next(&mut self.model).await {
+            Ok(Some(event)) => to_js(&Step::from(event)),
+            Ok(None) => Ok(JsValue::UNDEFINED),
+            Err(e) => {
+                self.generation = None;
+                Err(error(&e))
+            }
+        }
+    }
+
+    /// Ends the request; the session keeps what was computed.
+    pub fn stop(&mut self) {
+        self.generation = None;
+    }
+
+    /// Token ids of `text`, without what a prompt would get around it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, JsValue> {
+        self.model.encode(text, false).map_err(|e| error(&e))
+    }
+
+    /// The text of token ids, special tokens included.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, JsValue> {
+        self.model
+            .tokenizer()
+            .map_or_else(|| Err(Error::InvalidInput("this model has no tokenizer.json".into())), |t| t.decode(ids, false))
+            .map_err(|e| error(&e))
+    }
+
+    /// Kernel dispatches of the last step, for measuring.
+    pub fn dispatches(&self) -> usize {
+        self.model.dispatches()
+    }
+}
+
+/// Card, architecture and size of the package at `url`, and whether it is stored.
+#[wasm_bindgen]
+pub async fn inspect(url: String) -> Result<JsValue, JsValue> {
+    load::inspect(&url).await.map_err(|e| error(&e)).and_then(|inspection| to_js(&inspection))
+}
+
+/// The models that are stored whole.
+#[wasm_bindgen]
+pub async fn store_list() -> Result<JsValue, JsValue> {
+    load::list().await.map_err(|e| error(&e)).and_then(|models| to_js(&models))
+}
+
+/// Removes a model from the store.
+#[wasm_bindgen]
+pub async fn store_remove(id: String) -> Result<(), JsValue> {
+    load::remove(&id).await.map_err(|e| error(&e))
+}
+
+/// Bytes of browser storage, used and granted.
+#[wasm_bindgen]
+pub async fn store_usage() -> Result<JsValue, JsValue> {
+    load::usage().await.map_err(|e| error(&e)).and_then(|usage| to_js(&usage))
+}
+
+/// Panics end up in the console with their place, instead of as "unreachable executed".
+#[wasm_bindgen(start)]
+pub fn start() {
+    console_error_panic_hook::set_once();
+}
+
+/// Local time in seconds since 1970.
+fn local_time() -> i64 {
+    let now = js_sys::Date::new_0();
+    (now.get_time() / 1000.0 - now.get_timezone_offset() * 60.0) as i64
+}

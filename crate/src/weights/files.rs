@@ -1,0 +1,153 @@
+//! Places that files lie in: memory everywhere, a directory natively.
+
+use std::collections::BTreeMap;
+
+use futures_util::{FutureExt, future::LocalBoxFuture};
+
+use super::{Files, Sink};
+use crate::error::{Error, Result};
+
+/// Names and sizes of the files in a place.
+pub type Listing = BTreeMap<String, u64>;
+
+/// Files in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Contents by name.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Memory {
+    /// Names and sizes.
+    pub fn listing(&self) -> Listing {
+        self.files.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()
+    }
+}
+
+impl Files for Memory {
+    fn read<'a>(&'a self, file: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        async move {
+            let bytes = self.files.get(file).ok_or_else(|| Error::NotFound(format!("file {file:?}")))?;
+            let range = usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(len)?));
+            range.and_then(|r| bytes.get(r)).map(<[u8]>::to_vec).ok_or_else(|| cut_short(file, offset, len, bytes.len() as u64))
+        }
+        .boxed_local()
+    }
+}
+
+impl Sink for Memory {
+    fn put<'a>(&'a mut self, path: &'a str, bytes: Vec<u8>) -> LocalBoxFuture<'a, Result<()>> {
+        self.files.insert(path.to_owned(), bytes);
+        async { Ok(()) }.boxed_local()
+    }
+}
+
+/// The error of a read beyond a file's end.
+pub(crate) fn cut_short(file: &str, offset: u64, len: usize, size: u64) -> Error {
+    Error::Integrity(format!("{file:?} is cut short: bytes {offset} to {} are needed, it has {size}", offset.saturating_add(len as u64)))
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use native::failed;
+#[cfg(not(target_arch = "wasm32"))]
+pub use native::{Directory, DirectorySink};
+
+#[cfg(not(target_arch = "wasm32"))]
+mod native {
+    use std::{
+        fs::{self, File},
+        io::{self, Read, Seek, SeekFrom, Write},
+        path::{Path, PathBuf},
+    };
+
+    use super::*;
+    use crate::weights::manifest::MANIFEST;
+
+    /// The files of a directory.
+    #[derive(Debug, Clone)]
+    pub struct Directory {
+        root: PathBuf,
+    }
+
+    impl Directory {
+        /// The directory at `root`.
+        pub fn new(root: impl Into<PathBuf>) -> Directory {
+            Directory { root: root.into() }
+        }
+
+        /// Its plain files (links are followed), without folders.
+        pub fn listing(&self) -> Result<Listing> {
+            let mut listing = Listing::new();
+            for entry in fs::read_dir(&self.root).map_err(|e| failed(&self.root, e))? {
+                let path = entry.map_err(|e| failed(&self.root, e))?.path();
+                let metadata = fs::metadata(&path).map_err(|e| failed(&path, e))?;
+                if let (true, Some(name)) = (metadata.is_file(), path.file_name().and_then(|n| n.to_str())) {
+                    listing.insert(name.to_owned(), metadata.len());
+                }
+            }
+            Ok(listing)
+        }
+
+        fn read_now(&self, file: &str, offset: u64, len: usize) -> Result<Vec<u8>> {
+            let path = self.root.join(file);
+            let mut handle = File::open(&path).map_err(|e| failed(&path, e))?;
+            let size = handle.metadata().map_err(|e| failed(&path, e))?.len();
+            if offset.checked_add(len as u64).is_none_or(|end| end > size) {
+                return Err(cut_short(&path.display().to_string(), offset, len, size));
+            }
+            let mut bytes = vec![0; len];
+            handle.seek(SeekFrom::Start(offset)).and_then(|_| handle.read_exact(&mut bytes)).map_err(|e| failed(&path, e))?;
+            Ok(bytes)
+        }
+    }
+
+    impl Files for Directory {
+        fn read<'a>(&'a self, file: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+            async move { self.read_now(file, offset, len) }.boxed_local()
+        }
+    }
+
+    /// Writes a package into a directory. Each file appears whole, under its name, or not at all; the manifest comes last.
+    #[derive(Debug)]
+    pub struct DirectorySink {
+        root: PathBuf,
+    }
+
+    impl DirectorySink {
+        /// Makes the directory at `root`. One that holds a package already is not overwritten.
+        pub fn create(root: impl Into<PathBuf>) -> Result<DirectorySink> {
+            let root = root.into();
+            if root.join(MANIFEST).exists() {
+                return Err(Error::InvalidInput(format!(
+                    "{} holds a package already: remove it or choose another directory",
+                    root.display()
+                )));
+            }
+            fs::create_dir_all(&root).map_err(|e| failed(&root, e))?;
+            Ok(DirectorySink { root })
+        }
+    }
+
+    impl Sink for DirectorySink {
+        fn put<'a>(&'a mut self, path: &'a str, bytes: Vec<u8>) -> LocalBoxFuture<'a, Result<()>> {
+            async move {
+                let (target, partial) = (self.root.join(path), self.root.join(format!("{path}.partial")));
+                let write = || {
+                    let mut file = File::create(&partial)?;
+                    file.write_all(&bytes)?;
+                    file.sync_all()?;
+                    fs::rename(&partial, &target)
+                };
+                write().map_err(|e| failed(&target, e))
+            }
+            .boxed_local()
+        }
+    }
+
+    pub(crate) fn failed(path: &Path, error: io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::NotFound => Error::NotFound(path.display().to_string()),
+            _ => Error::Storage(format!("{}: {error}", path.display())),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Publishers' files become packages: a GGUF in one pass from its first byte to its last, a checkpoint tensor by tensor.
+//!
+//! Memory: the header, a block of rows, and the writer's open shards. Nothing is committed here: the manifest is the last
+//! file that the sink gets, and it gets none if anything is wrong.
+
+use futures_util::stream::LocalBoxStream;
+
+mod input;
+mod rows;
+
+use input::Input;
+use rows::{Repack, unpermute};
+
+use super::{
+    Checkpoint, Sink, TensorInfo,
+    gguf::{self, Header, Parsed, Tensor, llama::Llama},
+    layout::Target,
+    manifest::{Manifest, Source},
+    writer::{Facts, Writer},
+};
+use crate::{
+    card::{Card, Declared},
+    error::{Error, Result},
+    quant::{Format, Plane},
+    text::gguf_tokenizer,
+};
+
+/// Bytes of source rows that are converted at once.
+const BLOCK: usize = 1 << 20;
+
+/// What matrices become. Norms and biases always stay as they are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Quantize {
+    /// 4 bits with a minimum ([`Format::Q4_1`]: a smaller error than Q4_0 on weights); token embeddings and output head 8 bits.
+    Q4,
+    /// 8 bits ([`Format::Q8_0`]).
+    Q8,
+    /// Half floats.
+    F16,
+    /// As stored.
+    #[default]
+    Keep,
+}
+
+impl Quantize {
+    /// The choice called `name`: `q4`, `q8`, `f16` or `keep`.
+    pub fn parse(name: &str) -> Result<Quantize> {
+        match name {
+            "q4" => Ok(Quantize::Q4),
+            "q8" => Ok(Quantize::Q8),
+            "f16" => Ok(Quantize::F16),
+            "keep" => Ok(Quantize::Keep),
+            _ => Err(Error::InvalidInput(format!("quantize {name:?}: choose q4, q8, f16 or keep"))),
+        }
+    }
+
+    /// The format of the tensor `name`, stored as `format` now.
+    fn format(self, name: &str, format: Format, shape: &[usize]) -> Format {
+        let chosen = match self {
+            _ if shape.len() != 2 => format,
+            Quantize::Keep => format,
+            Quantize::F16 => Format::F16,
+            Quantize::Q4 if !name.contains("embed_tokens") && !name.contains("lm_head") => Format::Q4_1,
+            Quantize::Q4 | Quantize::Q8 => Format::Q8_0,
+        };
+        // A package has no 16-bit rows of odd length.
+        if chosen.bits() == 16 && shape.last().is_none_or(|cols| cols % 2 == 1) { Format::F32 } else { chosen }
+    }
+}
+
+/// How to import.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What matrices become.
+    pub quantize: Quantize,
+    /// Where the source comes from. A `sha256` given here is the publisher's digest, with which the file must agree.
+    pub source: Source,
+}
+
+/// Imports the GGUF file that `stream` yields, `len` bytes in all. `progress` is told bytes read and bytes in all.
+pub async fn gguf(
+    stream: LocalBoxStream<'_, Result<Vec<u8>>>,
+    len: u64,
+    options: Options,
+    sink: &mut dyn Sink,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Manifest> {
+    let mut input = Input::new(stream, len, progress);
+    let header = read_header(&mut input).await?;
+    let mut llama = Llama::new(&header)?;
+    // Built before the weights are read: a tokenizer that cannot be rebuilt should not cost a download.
+    let mut facts = gguf_facts(&header, options.source)?;
+    let mut writer = Writer::new(sink, targets(&header, &llama, options.quantize)?)?;
+    let mut index = 0;
+    for tensor in &header.tensors {
+        input.skip_to(tensor.offset).await?;
+        match llama.rename(tensor)?.map(|r| r.interleaved) {
+            Some(interleaved) => {
+                write_tensor(&mut input, tensor, interleaved, &mut writer, index).await?;
+                index += 1;
+            }
+            None => {
+                let factors = read_floats(&mut input, tensor).await?;
+                llama.set_rope_factors(&factors)?;
+            }
+        }
+    }
+    let sha256 = input.finish().await?;
+    match &facts.source.sha256 {
+        Some(stated) if *stated != sha256 => {
+            return Err(Error::Integrity(format!("the file has sha256 {sha256}, its publisher states {stated}: fetch it again")));
+        }
+        stated => facts.source.publisher_digest = stated.is_some(),
+    }
+    facts.source.sha256 = Some(sha256);
+    facts.config = llama.config;
+    writer.finish(facts).await
+}
+
+/// What the header of a GGUF file says: configuration, card with counts, and the tensors as they would be kept.
+pub async fn inspect_gguf(stream: LocalBoxStream<'_, Result<Vec<u8>>>, len: u64) -> Result<(serde_json::Value, Card, Vec<Target>)> {
+    let header = read_header(&mut Input::new(stream, len, &mut |_, _| {})).await?;
+    let llama = Llama::new(&header)?;
+    let targets = targets(&header, &llama, Quantize::Keep)?;
+    let mut card = Card::from_gguf(&header.metadata);
+    card.count(targets.iter().map(|t| (t.format, t.shape.as_slice())), header.tensors.iter().map(|t| t.len).sum());
+    Ok((llama.config, card, targets))
+}
+
+async fn read_header(input: &mut Input<'_>) -> Result<Header> {
+    let (mut wanted, len) = (4, input.len());
+    loop {
+        let prefix = input.peek(wanted).await?;
+        match gguf::parse(prefix, len)? {
+            Parsed::Header(header) => return Ok(header),
+            // At least doubling keeps the repeated parsing linear.
+            Parsed::NeedMore(bytes) => wanted = bytes.max(2 * prefix.len() as u64).min(len),
+        }
+    }
+}
+
+fn gguf_facts(header: &Header, source: Source) -> Result<Facts> {
+    let metadata = &header.metadata;
+    let mut facts = Facts { generation_config: gguf::llama::generation_config(metadata)?, ..Facts::default() };
+    if metadata.string("tokenizer.ggml.model")?.is_some() {
+        let (tokenizer, config) = gguf_tokenizer::build(metadata)?;
+        (facts.tokenizer, facts.tokenizer_config) = (Some(tokenizer), config);
+    }
+    facts.card = with_origin(Card::from_gguf(metadata), &source);
+    facts.source = source;
+    Ok(facts)
+}
+
+/// What the file declares of its origin goes first, then what the caller says.
+fn with_origin(mut card: Card, source: &Source) -> Card {
+    if card.origin.is_none() && !source.origin.is_empty() {
+        card.origin = Some(Declared { value: source.origin.clone(), source: "where it was read".into() });
+    }
+    card
+}
+
+fn targets(header: &Header, llama: &Llama, quantize: Quantize) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for tensor in &header.tensors {
+        if let Some(rename) = llama.rename(tensor)? {
+            let format = quantize.format(&rename.name, tensor.format, &tensor.shape);
+            targets.push(Target { name: rename.name.clone(), format, shape: tensor.shape.clone() });
+        }
+    }
+    Ok(targets)
+}
+
+/// Reads a tensor in blocks of whole rows (whole heads, where these are interleaved) and writes it as target `index`.
+async fn write_tensor(
+    input: &mut Input<'_>,
+    tensor: &Tensor,
+    interleaved: Option<usize>,
+    writer: &mut Writer<'_>,
+    index: usize,
+) -> Result<()> {
+    let target = &writer.targets()[index];
+    let (rows, cols) = (target.rows(), target.cols());
+    let row_bytes = tensor.format.ggml_row_bytes(cols);
+    // A bias is one row whose elements are in the order of the matrix's rows.
+    let unit = interleaved.map(|head_dim| (head_dim, if tensor.shape.len() == 1 { row_bytes / cols } else { row_bytes }));
+    let step = match unit {
+        Some((head_dim, bytes)) if bytes == row_bytes => (BLOCK / row_bytes).max(1).next_multiple_of(head_dim),
+        _ => (BLOCK / row_bytes).max(1),
+    };
+    let mut repack = Repack::new(target, tensor.format);
+    for first in (0..rows).step_by(step) {
+        let bytes = input.take((step.min(rows - first) * row_bytes) as u64).await?;
+        let blocks = match unit {
+            Some((head_dim, unit_bytes)) => unpermute(&bytes, head_dim, unit_bytes),
+            None => bytes,
+        };
+        for row in blocks.chunks_exact(row_bytes) {
+            repack.ggml_row(row)?;
+        }
+        repack.write(writer, index).await?;
+    }
+    Ok(())
+}
+
+/// A small tensor as floats.
+async fn read_floats(input: &mut Input<'_>, tensor: &Tensor) -> Result<Vec<f32>> {
+    if tensor.len > 1 << 16 || tensor.shape.len() != 1 || tensor.format != Format::F32 {
+        let message = format!("GGUF tensor {:?} has shape {:?} and type {}", tensor.name, tensor.shape, tensor.format.name());
+        return Err(Error::InvalidFile(message));
+    }
+    let bytes = input.take(tensor.len).await?;
+    Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+/// Writes an open checkpoint as a package. `progress` is told bytes of weights read and bytes in all.
+pub async fn checkpoint(
+    checkpoint: &Checkpoint,
+    options: Options,
+    sink: &mut dyn Sink,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Manifest> {
+    let target = |(name, info): (&String, &TensorInfo)| Target {
+        name: name.clone(),
+        format: options.quantize.format(name, info.format, &info.shape),
+        shape: info.shape.clone(),
+    };
+    let mut writer = Writer::new(sink, checkpoint.tensors.iter().map(target).collect())?;
+    let (mut done, total) = (0, checkpoint.tensors.values().flat_map(|t| t.values.iter().chain(&t.scales)).map(|p| p.len).sum());
+    for (index, info) in checkpoint.tensors.values().enumerate() {
+        let mut repack = Repack::new(&writer.targets()[index], info.format);
+        let row_bytes = info.format.row_bytes(Plane::Values, info.cols());
+        let step = (BLOCK / row_bytes).max(1);
+        for first in (0..info.rows()).step_by(step) {
+            let rows = step.min(info.rows() - first);
+            let values = checkpoint.read_rows(info, Plane::Values, first, rows).await?;
+            let scales = checkpoint.read_rows(info, Plane::Scales, first, rows).await?;
+            repack.rows(&values, &scales, rows)?;
+            repack.write(&mut writer, index).await?;
+            done += (values.len() + scales.len()) as u64;
+            progress(done, total);
+        }
+    }
+    let facts = Facts {
+        config: checkpoint.config.clone(),
+        generation_config: checkpoint.generation_config.clone(),
+        tokenizer: checkpoint.tokenizer.clone(),
+        tokenizer_config: checkpoint.tokenizer_config.clone(),
+        card: with_origin(checkpoint.card.clone(), &options.source),
+        source: options.source,
+    };
+    writer.finish(facts).await
+}

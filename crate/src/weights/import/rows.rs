@@ -1,0 +1,94 @@
+//! Rows from one format to another.
+
+use crate::{
+    error::{Error, Result},
+    quant::{Format, Plane},
+    weights::{layout::Target, writer::Writer},
+};
+
+/// Converts the rows of one tensor, in order, and writes them in blocks. Rows whose format stays are copied bit for bit.
+pub(super) struct Repack {
+    name: String,
+    from: Format,
+    to: Format,
+    floats: Vec<f32>,
+    /// Converted and not yet written.
+    values: Vec<u8>,
+    scales: Vec<u8>,
+    /// Bytes of each plane written so far.
+    written: [usize; 2],
+}
+
+impl Repack {
+    pub fn new(target: &Target, from: Format) -> Repack {
+        Repack {
+            name: target.name.clone(),
+            from,
+            to: target.format,
+            floats: vec![0.0; target.cols()],
+            values: Vec::new(),
+            scales: Vec::new(),
+            written: [0; 2],
+        }
+    }
+
+    /// Adds a row of ggml blocks.
+    pub fn ggml_row(&mut self, blocks: &[u8]) -> Result<()> {
+        if self.from == self.to {
+            self.from.split_ggml_row(blocks, &mut self.values, &mut self.scales);
+            return Ok(());
+        }
+        let (mut values, mut scales) = (Vec::new(), Vec::new());
+        self.from.split_ggml_row(blocks, &mut values, &mut scales);
+        self.row(&values, &scales)
+    }
+
+    /// Adds `count` rows of planes.
+    pub fn rows(&mut self, values: &[u8], scales: &[u8], count: usize) -> Result<()> {
+        if self.from == self.to {
+            self.values.extend(values);
+            self.scales.extend(scales);
+            return Ok(());
+        }
+        let (value_bytes, scale_bytes) = (values.len() / count, scales.len() / count);
+        for i in 0..count {
+            self.row(&values[i * value_bytes..][..value_bytes], &scales[i * scale_bytes..][..scale_bytes])?;
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, values: &[u8], scales: &[u8]) -> Result<()> {
+        self.from.unpack_row(values, scales, &mut self.floats);
+        let largest = if self.to == Format::F32 { f32::MAX } else { 65504.0 };
+        if let Some(value) = self.floats.iter().find(|v| v.is_nan() || v.abs() > largest) {
+            let message = format!("tensor {:?} holds {value}, which {} cannot: convert with --quantize keep", self.name, self.to.name());
+            return Err(Error::InvalidFile(message));
+        }
+        self.to.pack_row(&self.floats, &mut self.values, &mut self.scales);
+        Ok(())
+    }
+
+    /// Writes what was added since the last call.
+    pub async fn write(&mut self, writer: &mut Writer<'_>, index: usize) -> Result<()> {
+        for (plane, bytes, written) in [(Plane::Values, &mut self.values, 0), (Plane::Scales, &mut self.scales, 1)] {
+            writer.write(index, plane, self.written[written], bytes).await?;
+            self.written[written] += bytes.len();
+            bytes.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Undoes llama.cpp's interleaving: of each head's units (rows, or elements of a bias) `2j` goes to `j` and `2j + 1` to
+/// `j + head_dim / 2`, so that rope rotates the pair `j`, `j + head_dim / 2`.
+pub(super) fn unpermute(rows: &[u8], head_dim: usize, unit_bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(rows.len());
+    for head in rows.chunks_exact(head_dim * unit_bytes) {
+        for half in 0..2 {
+            for j in 0..head_dim / 2 {
+                out.extend(&head[(2 * j + half) * unit_bytes..][..unit_bytes]);
+            }
+        }
+    }
+    out
+}

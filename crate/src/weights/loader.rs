@@ -1,0 +1,244 @@
+//! From a checkpoint's tensors to a backend's weights: checks shapes, stacks, splits by rows where a buffer must stay small,
+//! and streams the planes in pieces.
+
+use std::collections::BTreeSet;
+
+use super::{Checkpoint, Part, TensorInfo};
+use crate::{
+    backend::{Backend, Rope, Segment, Weight},
+    error::{Error, Result},
+    quant::{Format, Plane},
+};
+
+/// Bytes read and handed over at a time; bounds the loader's memory.
+const PIECE: u64 = 8 << 20;
+
+/// Bytes loaded and bytes in all.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Gives an architecture its weights by the publisher's names.
+///
+/// Without a backend it only checks: the same architecture code then names a missing or misshapen tensor before any weight
+/// byte is fetched. The handles it gives are then meaningless.
+pub struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    backend: Option<&'a mut dyn Backend>,
+    progress: Option<Progress<'a>>,
+    used: BTreeSet<String>,
+    loaded: u64,
+    total: u64,
+}
+
+/// Rows of one tensor that go to one segment.
+struct Source<'t> {
+    tensor: &'t TensorInfo,
+    rows: std::ops::Range<usize>,
+}
+
+impl<'a> Loader<'a> {
+    /// Loads into `backend`.
+    pub fn new(checkpoint: &'a Checkpoint, backend: &'a mut dyn Backend, progress: Progress<'a>) -> Self {
+        let bytes = |t: &TensorInfo| t.values.iter().chain(&t.scales).map(|p| p.len).sum::<u64>();
+        let total = checkpoint.tensors.values().map(bytes).sum();
+        Loader { checkpoint, backend: Some(backend), progress: Some(progress), used: BTreeSet::new(), loaded: 0, total }
+    }
+
+    /// Checks names and shapes only.
+    pub fn check(checkpoint: &'a Checkpoint) -> Self {
+        Loader { checkpoint, backend: None, progress: None, used: BTreeSet::new(), loaded: 0, total: 0 }
+    }
+
+    /// Whether the checkpoint has a tensor called `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.checkpoint.tensors.contains_key(name)
+    }
+
+    /// The matrix `name`, `[rows, cols]`.
+    pub async fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        self.stacked(&[(name, rows)], cols).await
+    }
+
+    /// Several matrices of `cols` columns as one weight, the rows of the first on top.
+    pub async fn stacked(&mut self, names: &[(&str, usize)], cols: usize) -> Result<Weight> {
+        if !cols.is_multiple_of(4) {
+            return Err(Error::UnsupportedFormat(format!("tensor {:?} has {cols} columns; kernels need a multiple of 4", names[0].0)));
+        }
+        let mut tensors = Vec::new();
+        for (name, rows) in names {
+            tensors.push(self.expect(name, &[*rows, cols])?);
+        }
+        let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
+        let (segments, sources) = segments(&tensors, cols, backend.max_plane_bytes());
+        let weight = backend.new_weight(cols, &segments)?;
+        for (index, sources) in sources.iter().enumerate() {
+            for plane in [Plane::Values, Plane::Scales] {
+                self.copy_plane(weight, index, plane, sources, cols).await?;
+            }
+        }
+        Ok(weight)
+    }
+
+    /// The vector `name` of `len` elements, as f32.
+    pub async fn vector(&mut self, name: &str, len: usize) -> Result<Weight> {
+        self.stacked_vectors(&[(name, len)]).await
+    }
+
+    /// Several vectors, one after the other, as one.
+    pub async fn stacked_vectors(&mut self, names: &[(&str, usize)]) -> Result<Weight> {
+        let mut data: Vec<u8> = Vec::new();
+        for (name, len) in names {
+            let tensor = self.expect(name, &[*len])?;
+            if tensor.format.is_quantised() {
+                return Err(Error::UnsupportedFormat(format!("tensor {name:?} is a vector and quantised as {}", tensor.format.name())));
+            }
+            if self.backend.is_none() {
+                continue;
+            }
+            let mut packed = Vec::new();
+            for part in &tensor.values {
+                packed.extend(self.checkpoint.files.read(&part.file, part.offset, part.len as usize).await?);
+            }
+            self.advance(packed.len() as u64);
+            let mut values = vec![0.0; *len];
+            tensor.format.unpack_row(&packed, &[], &mut values);
+            data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
+        let weight = backend.new_weight(data.len() / 4, &[Segment { format: Format::F32, rows: 1 }])?;
+        backend.write_weight(weight, 0, Plane::Values, 0, &data)?;
+        Ok(weight)
+    }
+
+    /// Rotation tables, see [`Backend::new_rope`].
+    pub fn rope(&mut self, inverse_frequencies: &[f32], magnitude: f32) -> Result<Rope> {
+        match self.backend.as_deref_mut() {
+            Some(backend) => backend.new_rope(inverse_frequencies, magnitude),
+            None => Ok(Rope(u32::MAX)),
+        }
+    }
+
+    /// Every tensor of the checkpoint must have been asked for: one that was not would be silently ignored.
+    pub fn finish(self) -> Result<()> {
+        match self.checkpoint.tensors.keys().find(|name| !self.used.contains(*name)) {
+            Some(name) => Err(Error::UnsupportedFormat(format!("tensor {name:?} is not part of this architecture as we know it"))),
+            None => Ok(()),
+        }
+    }
+
+    fn expect(&mut self, name: &str, shape: &[usize]) -> Result<&'a TensorInfo> {
+        let tensor = self.checkpoint.tensor(name)?;
+        if tensor.shape != shape {
+            return Err(Error::InvalidFile(format!("tensor {name:?} has shape {:?}; the configuration says {shape:?}", tensor.shape)));
+        }
+        self.used.insert(name.to_owned());
+        Ok(tensor)
+    }
+
+    async fn copy_plane(&mut self, weight: Weight, segment: usize, plane: Plane, sources: &[Source<'_>], cols: usize) -> Result<()> {
+        let checkpoint = self.checkpoint;
+        let mut written = 0;
+        for source in sources {
+            let row_bytes = source.tensor.format.row_bytes(plane, cols) as u64;
+            let mut next = source.rows.start as u64 * row_bytes;
+            let end = source.rows.end as u64 * row_bytes;
+            while next < end {
+                let (part, skip) = locate(source.tensor.parts(plane), next)?;
+                let len = (part.len - skip).min(end - next).min(PIECE);
+                let bytes = checkpoint.files.read(&part.file, part.offset + skip, len as usize).await?;
+                let backend = self.backend.as_deref_mut().expect("only called with a backend");
+                backend.write_weight(weight, segment, plane, written, &bytes)?;
+                written += bytes.len();
+                next += len;
+                self.advance(len);
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.loaded += bytes;
+        if let Some(progress) = self.progress.as_deref_mut() {
+            progress(self.loaded, self.total);
+        }
+    }
+}
+
+/// The part that holds byte `offset` of a plane, and the offset within it.
+fn locate(parts: &[Part], mut offset: u64) -> Result<(&Part, u64)> {
+    for part in parts {
+        if offset < part.len {
+            return Ok((part, offset));
+        }
+        offset -= part.len;
+    }
+    Err(Error::InvalidFile("a tensor's parts are shorter than its shape".into()))
+}
+
+/// Cuts tensors into segments: neighbours of one format share a segment while each write stays word-aligned; no plane of a
+/// segment is larger than `max_plane_bytes`.
+fn segments<'t>(tensors: &[&'t TensorInfo], cols: usize, max_plane_bytes: usize) -> (Vec<Segment>, Vec<Vec<Source<'t>>>) {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut sources: Vec<Vec<Source<'t>>> = Vec::new();
+    for tensor in tensors {
+        let format = tensor.format;
+        let aligned = |rows: usize| (rows * format.row_bytes(Plane::Scales, cols)).is_multiple_of(4);
+        // An even number of rows keeps the scales of the next segment word-aligned in their file as well.
+        let most = (max_plane_bytes / format.row_bytes(Plane::Values, cols)).max(2) & !1;
+        let mut from = 0;
+        while from < tensor.rows() {
+            let room = match segments.last() {
+                Some(last) if last.format == format && aligned(last.rows) => most.saturating_sub(last.rows),
+                _ => 0,
+            };
+            let (fits, extend) = if room > 0 { (room, true) } else { (most, false) };
+            let to = tensor.rows().min(from + fits);
+            let source = Source { tensor, rows: from..to };
+            if extend {
+                segments.last_mut().expect("room in it").rows += to - from;
+                sources.last_mut().expect("room in it").push(source);
+            } else {
+                segments.push(Segment { format, rows: to - from });
+                sources.push(vec![source]);
+            }
+            from = to;
+        }
+    }
+    (segments, sources)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(format: Format, rows: usize, cols: usize) -> TensorInfo {
+        TensorInfo { format, shape: vec![rows, cols], values: vec![], scales: vec![] }
+    }
+
+    fn rows_of(tensors: &[&TensorInfo], cols: usize, max: usize) -> Vec<(Format, usize)> {
+        let (segments, sources) = segments(tensors, cols, max);
+        for (segment, sources) in segments.iter().zip(&sources) {
+            assert_eq!(segment.rows, sources.iter().map(|s| s.rows.len()).sum::<usize>());
+        }
+        segments.iter().map(|s| (s.format, s.rows)).collect()
+    }
+
+    #[test]
+    fn neighbours_of_one_format_share_a_segment() {
+        let (q, k, v) = (tensor(Format::Q4_1, 64, 64), tensor(Format::Q4_1, 32, 64), tensor(Format::Q8_0, 32, 64));
+        assert_eq!(rows_of(&[&q, &k, &v], 64, 1 << 20), [(Format::Q4_1, 96), (Format::Q8_0, 32)]);
+    }
+
+    #[test]
+    fn an_odd_number_of_half_word_scales_ends_a_segment() {
+        // 32 columns of q8_0 have 2 bytes of scales: after 3 rows the next write would start inside a word.
+        let (a, b) = (tensor(Format::Q8_0, 3, 32), tensor(Format::Q8_0, 4, 32));
+        assert_eq!(rows_of(&[&a, &b], 32, 1 << 20), [(Format::Q8_0, 3), (Format::Q8_0, 4)]);
+    }
+
+    #[test]
+    fn a_large_tensor_is_split_by_rows() {
+        // 1,000 bytes hold 7 rows of 128 bytes; even: 6.
+        let a = tensor(Format::F32, 20, 32);
+        assert_eq!(rows_of(&[&a], 32, 1000), [(Format::F32, 6), (Format::F32, 6), (Format::F32, 6), (Format::F32, 2)]);
+    }
+}

@@ -1,0 +1,222 @@
+//! Sources on a disk: a package, a checkpoint directory or a GGUF file, told apart by what they hold.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use futures_util::stream::{self, LocalBoxStream, StreamExt};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Checkpoint, Sink,
+    files::{Directory, Memory, failed},
+    import,
+    manifest::{FileEntry, MANIFEST, Manifest, Source, TensorEntry, hex},
+    package, safetensors,
+};
+use crate::{
+    card::{Card, Declared},
+    error::{Error, Result},
+};
+
+/// What a path holds.
+enum Kind {
+    Package(Directory, Box<Manifest>),
+    Checkpoint(Directory),
+    Gguf(PathBuf),
+}
+
+fn kind(path: &Path) -> Result<Kind> {
+    let metadata = std::fs::metadata(path).map_err(|e| failed(path, e))?;
+    if metadata.is_file() {
+        return Ok(Kind::Gguf(path.to_owned()));
+    }
+    let directory = Directory::new(path);
+    let manifest = path.join(MANIFEST);
+    if !manifest.exists() {
+        return Ok(Kind::Checkpoint(directory));
+    }
+    let manifest = Manifest::parse(&std::fs::read(&manifest).map_err(|e| failed(&manifest, e))?)?;
+    let listing = directory.listing()?;
+    for file in &manifest.files {
+        match listing.get(&file.path) {
+            Some(&size) if size == file.size => {}
+            Some(size) => {
+                let message = format!("{:?} has {size} bytes, the manifest says {}: fetch it again", file.path, file.size);
+                return Err(Error::Integrity(message));
+            }
+            None => return Err(Error::NotFound(format!("{:?}, which the manifest of {} lists", file.path, path.display()))),
+        }
+    }
+    Ok(Kind::Package(directory, Box::new(manifest)))
+}
+
+/// Opens a package directory, a checkpoint directory or a GGUF file. A GGUF is read as a package in memory.
+pub fn open(path: &Path) -> Result<Checkpoint> {
+    pollster::block_on(async {
+        match kind(path)? {
+            Kind::Package(directory, manifest) => package::open(&manifest, Box::new(directory)).await,
+            Kind::Checkpoint(directory) => open_checkpoint(directory, path).await,
+            Kind::Gguf(path) => {
+                let mut memory = Memory::default();
+                let manifest = import_gguf(&path, import::Options::default(), &mut memory, &mut |_, _| {}).await?;
+                package::open(&manifest, Box::new(memory)).await
+            }
+        }
+    })
+}
+
+async fn open_checkpoint(directory: Directory, path: &Path) -> Result<Checkpoint> {
+    let listing = directory.listing()?;
+    let mut checkpoint = safetensors::open(Box::new(directory), &listing).await?;
+    checkpoint.card.origin.get_or_insert_with(|| origin(path));
+    Ok(checkpoint)
+}
+
+fn origin(path: &Path) -> Declared {
+    Declared { value: last_name(path), source: "where it was read".into() }
+}
+
+/// The last part of a path: where a file lay on somebody's disk is nobody else's business.
+fn last_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Converts whatever is at `path` into a package.
+pub fn convert(path: &Path, mut options: import::Options, sink: &mut dyn Sink, progress: &mut dyn FnMut(u64, u64)) -> Result<Manifest> {
+    if options.source.origin.is_empty() {
+        options.source.origin = last_name(path);
+    }
+    pollster::block_on(async {
+        match kind(path)? {
+            Kind::Gguf(path) => import_gguf(&path, options, sink, progress).await,
+            Kind::Checkpoint(_) | Kind::Package(..) => import::checkpoint(&open(path)?, options, sink, progress).await,
+        }
+    })
+}
+
+async fn import_gguf(
+    path: &Path,
+    mut options: import::Options,
+    sink: &mut dyn Sink,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Manifest> {
+    let name = last_name(path);
+    if options.source.origin.is_empty() {
+        options.source.origin.clone_from(&name);
+    }
+    options.source.file.get_or_insert(name);
+    let (stream, len) = read_file(path)?;
+    import::gguf(stream, len, options, sink, progress).await
+}
+
+/// A file's bytes in blocks, and its length.
+fn read_file(path: &Path) -> Result<(LocalBoxStream<'static, Result<Vec<u8>>>, u64)> {
+    const BLOCK: usize = 1 << 20;
+    let mut file = File::open(path).map_err(|e| failed(path, e))?;
+    let len = file.metadata().map_err(|e| failed(path, e))?.len();
+    let path = path.to_owned();
+    let blocks = std::iter::from_fn(move || {
+        let mut block = vec![0; BLOCK];
+        match file.read(&mut block) {
+            Ok(0) => None,
+            Ok(n) => {
+                block.truncate(n);
+                Some(Ok(block))
+            }
+            Err(e) => Some(Err(failed(&path, e))),
+        }
+    });
+    Ok((stream::iter(blocks).boxed_local(), len))
+}
+
+/// What a source is, without its weights.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// What is declared of the model; `None` means not declared.
+    pub card: Card,
+    /// `model_type` of the configuration.
+    pub architecture: String,
+    /// Number of parameters.
+    pub parameters: u64,
+    /// The format of most parameters.
+    pub quantization: String,
+    /// What a package was made from; none for publishers' own files.
+    pub source: Option<Source>,
+    /// All tensors, by transformers' names.
+    pub tensors: BTreeMap<String, TensorEntry>,
+    /// The files with their digests: as the manifest states them, or as computed now from a publisher's files.
+    pub files: Vec<FileEntry>,
+}
+
+/// Says what is at `path`.
+pub fn inspect(path: &Path) -> Result<Inspection> {
+    match kind(path)? {
+        Kind::Package(_, manifest) => Ok(Inspection {
+            parameters: manifest.parameters,
+            architecture: manifest.architecture,
+            quantization: manifest.quantization,
+            card: manifest.card,
+            source: Some(manifest.source),
+            tensors: manifest.tensors,
+            files: manifest.files,
+        }),
+        Kind::Checkpoint(directory) => {
+            let files = directory.listing()?.keys().map(|name| digest(&path.join(name), name)).collect::<Result<_>>()?;
+            inspection(pollster::block_on(open_checkpoint(directory, path))?, files)
+        }
+        Kind::Gguf(path) => {
+            let (stream, len) = read_file(&path)?;
+            let (config, card, targets) = pollster::block_on(import::inspect_gguf(stream, len))?;
+            let mut card = Card { bytes: len, ..card };
+            card.origin.get_or_insert_with(|| origin(&path));
+            let entry = |t: super::layout::Target| (t.name, TensorEntry { format: t.format.name().into(), shape: t.shape });
+            Ok(Inspection {
+                architecture: config["model_type"].as_str().unwrap_or_default().into(),
+                parameters: card.parameters,
+                quantization: card.quantisation.clone(),
+                card,
+                source: None,
+                tensors: targets.into_iter().map(entry).collect(),
+                files: vec![digest(&path, &last_name(&path))?],
+            })
+        }
+    }
+}
+
+fn inspection(checkpoint: Checkpoint, files: Vec<FileEntry>) -> Result<Inspection> {
+    let entry = |(name, info): (String, super::TensorInfo)| (name, TensorEntry { format: info.format.name().into(), shape: info.shape });
+    Ok(Inspection {
+        architecture: checkpoint.config["model_type"].as_str().unwrap_or_default().into(),
+        parameters: checkpoint.card.parameters,
+        quantization: checkpoint.card.quantisation.clone(),
+        card: checkpoint.card,
+        source: None,
+        tensors: checkpoint.tensors.into_iter().map(entry).collect(),
+        files,
+    })
+}
+
+fn digest(path: &Path, name: &str) -> Result<FileEntry> {
+    let (mut stream, size) = read_file(path)?;
+    let mut hash = Sha256::new();
+    while let Some(block) = pollster::block_on(stream.next()) {
+        hash.update(block?);
+    }
+    Ok(FileEntry { path: name.into(), size, sha256: hex(&hash.finalize()) })
+}
+
+/// Reads every file of the package at `path` and compares its digest with the manifest's.
+pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Manifest> {
+    match kind(path)? {
+        Kind::Package(directory, manifest) => {
+            pollster::block_on(package::verify(&manifest, &directory, progress))?;
+            Ok(*manifest)
+        }
+        _ => Err(Error::InvalidInput(format!("{} is no package: it has no {MANIFEST}", path.display()))),
+    }
+}

@@ -1,0 +1,185 @@
+//! The store: packages kept by content, so that a file is there once and only if it is right.
+//!
+//! `blobs/<sha256>` are verified files, `models/<id>.json` say which of them make a model, `partial/<sha256>` are files on
+//! their way. A file becomes a blob in one step after its digest matched; a model's record is written last. So what a
+//! crash leaves behind is never mistaken for a model.
+
+use std::{collections::BTreeSet, rc::Rc};
+
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Files,
+    files::cut_short,
+    manifest::{Manifest, sha256_hex},
+};
+use crate::error::{Error, Result};
+
+/// Where blobs and records lie: browser storage, or memory. Digests are lower-case hexadecimal SHA-256.
+pub trait Storage {
+    /// Size of a blob; none if it is not stored.
+    fn blob_size<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Option<u64>>>;
+    /// Bytes `offset .. offset + len` of a blob; fewer is an `integrity` error.
+    fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+    /// Begins `partial/<sha256>`, empty, for one writer at a time.
+    fn begin<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>>;
+    /// Removes a blob, if it is there.
+    fn remove_blob<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>>;
+    /// Digests of all blobs.
+    fn blobs(&self) -> LocalBoxFuture<'_, Result<Vec<String>>>;
+    /// Removes all partial files that nobody is writing.
+    fn sweep(&self) -> LocalBoxFuture<'_, Result<()>>;
+    /// Ids of all records.
+    fn records(&self) -> LocalBoxFuture<'_, Result<Vec<String>>>;
+    /// A record's bytes; none if there is no such record.
+    fn read_record<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>>>;
+    /// Writes or replaces a record.
+    fn write_record<'a>(&'a self, id: &'a str, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>>;
+    /// Removes a record, if it is there.
+    fn remove_record<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<()>>;
+    /// What is used and granted.
+    fn usage(&self) -> LocalBoxFuture<'_, Result<Usage>>;
+}
+
+/// A file on its way. Dropped without a commit, it stays a partial file.
+pub trait Partial {
+    /// Adds bytes at the end. Storage that is full is a `quota` error.
+    fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>>;
+    /// Makes it the blob of its name, at once. The caller has checked size and digest.
+    fn commit(self: Box<Self>) -> LocalBoxFuture<'static, Result<()>>;
+}
+
+/// What storage holds and may hold, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// In use, by everything of this origin.
+    pub used: u64,
+    /// The most that is granted; none if that is not known.
+    pub quota: Option<u64>,
+}
+
+impl Usage {
+    /// Bytes that may still be written, if that is known.
+    pub fn available(&self) -> Option<u64> {
+        self.quota.map(|quota| quota.saturating_sub(self.used))
+    }
+}
+
+/// A stored model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its id in the store.
+    pub id: String,
+    /// The package's address.
+    pub url: String,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+/// The store's id for the package at `url`: readable, safe as a file name, different for different addresses.
+pub fn model_id(url: &str) -> String {
+    let last = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let name: String = last.chars().take(40).map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
+    format!("{}-{}", name.trim_start_matches('.'), &sha256_hex(url.as_bytes())[..12])
+}
+
+/// The record `id`, if it is there and readable. An unreadable one is as good as none: a new download replaces it.
+pub async fn find(storage: &dyn Storage, id: &str) -> Result<Option<Record>> {
+    let bytes = storage.read_record(id).await?;
+    Ok(bytes.and_then(|bytes| parse(&bytes).ok()))
+}
+
+/// All models, also those of which files have gone missing.
+pub async fn list(storage: &dyn Storage) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for id in storage.records().await? {
+        records.extend(find(storage, &id).await?);
+    }
+    Ok(records)
+}
+
+/// Whether all files of `manifest` are stored.
+pub async fn is_complete(storage: &dyn Storage, manifest: &Manifest) -> Result<bool> {
+    for file in &manifest.files {
+        if storage.blob_size(&file.sha256).await? != Some(file.size) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes a model, and its files where no other model has them too.
+pub async fn remove(storage: &dyn Storage, id: &str) -> Result<()> {
+    let Some(bytes) = storage.read_record(id).await? else {
+        return Err(Error::NotFound(format!("no stored model has the id {id:?}")));
+    };
+    storage.remove_record(id).await?;
+    let shared = referenced(storage).await?;
+    for sha256 in digests(&bytes).difference(&shared) {
+        storage.remove_blob(sha256).await?;
+    }
+    Ok(())
+}
+
+/// Removes what no model needs: partial files, and files of downloads that were never completed.
+pub async fn clean(storage: &dyn Storage) -> Result<()> {
+    storage.sweep().await?;
+    let referenced = referenced(storage).await?;
+    for sha256 in storage.blobs().await? {
+        if !referenced.contains(&sha256) {
+            storage.remove_blob(&sha256).await?;
+        }
+    }
+    Ok(())
+}
+
+fn parse(bytes: &[u8]) -> Result<Record> {
+    let bad = |e: serde_json::Error| Error::InvalidFile(format!("stored record: {e}"));
+    let json: serde_json::Value = serde_json::from_slice(bytes).map_err(bad)?;
+    // The manifest is checked as if it had just been fetched.
+    Manifest::parse(json["manifest"].to_string().as_bytes())?;
+    serde_json::from_value(json).map_err(bad)
+}
+
+async fn referenced(storage: &dyn Storage) -> Result<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for id in storage.records().await? {
+        all.extend(storage.read_record(&id).await?.iter().flat_map(|bytes| digests(bytes)));
+    }
+    Ok(all)
+}
+
+/// The digests that a record names, also if a newer engine wrote it.
+fn digests(record: &[u8]) -> BTreeSet<String> {
+    let json: serde_json::Value = serde_json::from_slice(record).unwrap_or_default();
+    let files = json["manifest"]["files"].as_array();
+    files.into_iter().flatten().filter_map(|file| Some(file["sha256"].as_str()?.to_string())).collect()
+}
+
+/// The files of a stored package, by their names.
+pub struct StoreFiles {
+    storage: Rc<dyn Storage>,
+    manifest: Manifest,
+}
+
+impl StoreFiles {
+    /// The files of `manifest` in `storage`.
+    pub fn new(storage: Rc<dyn Storage>, manifest: Manifest) -> Self {
+        Self { storage, manifest }
+    }
+}
+
+impl Files for StoreFiles {
+    fn read<'a>(&'a self, file: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        async move {
+            let entry = self.manifest.file(file).ok_or_else(|| Error::NotFound(format!("file {file:?} of the package")))?;
+            if offset.checked_add(len as u64).is_none_or(|end| end > entry.size) {
+                return Err(cut_short(file, offset, len, entry.size));
+            }
+            let bytes = self.storage.read(&entry.sha256, offset, len).await?;
+            if bytes.len() == len { Ok(bytes) } else { Err(cut_short(file, offset, len, offset + bytes.len() as u64)) }
+        }
+        .boxed_local()
+    }
+}

@@ -1,0 +1,181 @@
+/**
+ * Run open-weight language models in the browser.
+ *
+ * `load` starts a worker that downloads, verifies, stores and runs a model; everything here only asks it. Importing this
+ * module touches no global, so it may be imported on a server.
+ */
+import { OpenWeightsError } from "./errors.js";
+import { Remote, stream } from "./rpc.js";
+import type { GenerateEvent } from "./worker.js";
+import type {
+  Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, GenerateParams,
+  Inspection, LoadOptions, ModelInfo, Progress, StorageUsage, StoredModel, Usage,
+} from "./types.js";
+
+export { OpenWeightsError, type ErrorCode } from "./errors.js";
+export type * from "./types.js";
+
+const aborted = () => new OpenWeightsError("aborted", "aborted");
+
+/** A package's address, absolute. Relative ones start with `/`, `./` or `../`: a bare `org/name` is kept for model hubs. */
+function address(source: string | URL): string {
+  const text = String(source);
+  if (/^\.{0,2}\//.test(text)) return new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+  if (URL.canParse(text)) return text;
+  throw new OpenWeightsError("invalid_input", `not an address: ${JSON.stringify(text)} (relative ones start with "/", "./" or "../")`);
+}
+
+let shared: Remote | undefined;
+/** A worker for questions that need no model. It becomes a model's worker if it is idle at the next `load`. */
+function helper(): Remote {
+  if (!shared || shared.closed) shared = new Remote();
+  return shared;
+}
+
+function takeRemote(): Remote {
+  const remote = shared?.idle ? shared : new Remote();
+  if (remote === shared) shared = undefined;
+  return remote;
+}
+
+/** Loads the model at `source`: from browser storage if it is there, else it is downloaded, verified and stored first. */
+export async function load(source: string | URL, options: LoadOptions = {}): Promise<Model> {
+  const { signal, onProgress, ...rest } = options;
+  if (signal?.aborted) throw aborted();
+  const remote = takeRemote();
+  const cancel = () => remote.close(aborted());
+  signal?.addEventListener("abort", cancel, { once: true });
+  try {
+    const url = address(source);
+    const { card, info } = await remote.call<{ card: Card; info: ModelInfo }, Progress>("load", [url, rest], { onEvent: onProgress });
+    return new Model(remote, card, info);
+  } catch (error) {
+    remote.close(aborted());
+    throw error;
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+  }
+}
+
+/** What is declared of the model at `source`, and its size, before any of its weights is fetched. */
+export async function inspect(source: string | URL): Promise<Inspection> {
+  return helper().call("inspect", [address(source)]);
+}
+
+/** The models in browser storage. */
+export const store = {
+  list: (): Promise<StoredModel[]> => helper().call("list", []),
+  remove: (id: string): Promise<void> => helper().call("remove", [id]),
+  usage: (): Promise<StorageUsage> => helper().call("usage", []),
+};
+
+/** A loaded model. Requests made at the same time are answered one after the other. */
+export class Model {
+  /** What the publisher says of it. */
+  readonly card: Card;
+  /** What it runs on. */
+  readonly info: ModelInfo;
+  /** Conversations, through the model's chat template. */
+  readonly chat: { completions: { create: Create<ChatParams, ChatCompletion, ChatCompletionChunk> } };
+  /** Raw text, continued. */
+  readonly completions: { create: Create<CompletionParams, Completion, CompletionChunk> };
+  readonly #remote: Remote;
+
+  /** @internal */
+  constructor(remote: Remote, card: Card, info: ModelInfo) {
+    this.#remote = remote;
+    this.card = card;
+    this.info = info;
+    const name = card.name?.value ?? "";
+    this.chat = { completions: { create: creator(remote, name, CHAT) } };
+    this.completions = { create: creator(remote, name, TEXT) };
+  }
+
+  /** Text to tokens and back. Promises, since the tokenizer lives in the worker. */
+  readonly tokenizer = {
+    encode: (text: string): Promise<Uint32Array> => this.#remote.call("encode", [text]),
+    decode: (ids: ArrayLike<number>): Promise<string> => this.#remote.call("decode", [Uint32Array.from(ids)]),
+  };
+
+  /** Frees the device and the worker. Requests under way fail with `aborted`. What is stored stays stored. */
+  async unload(): Promise<void> {
+    this.#remote.close(new OpenWeightsError("aborted", "the model was unloaded"));
+  }
+}
+
+/** `create`, with and without `stream`. Bad input rejects here, never in the loop over the stream. */
+export interface Create<Params, Whole, Chunk> {
+  (params: Params & { stream: true }): Promise<AsyncGenerator<Chunk, void, undefined>>;
+  (params: Params & { stream?: false }): Promise<Whole>;
+}
+
+/** How the answers to chats and to raw text differ. */
+const CHAT = {
+  method: "chat",
+  object: "chat.completion",
+  chunk: "chat.completion.chunk",
+  whole: (content: string) => ({ message: { role: "assistant", content } }),
+  part: (content: string, first: boolean) => ({ delta: first ? { role: "assistant", content } : { content } }),
+  end: (content: string) => ({ delta: content ? { content } : {} }),
+};
+const TEXT = {
+  method: "complete",
+  object: "text_completion",
+  chunk: "text_completion",
+  whole: (text: string) => ({ text }),
+  part: (text: string) => ({ text }),
+  end: (text: string) => ({ text }),
+};
+
+function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, model: string, kind: typeof CHAT | typeof TEXT) {
+  const head = (object: string) => ({ id: crypto.randomUUID(), object, created: Math.floor(Date.now() / 1000), model });
+
+  function events({ signal, stream: _, ...params }: Params & { stream?: boolean }) {
+    const left = new AbortController();
+    const either = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
+    return stream<GenerateEvent>(
+      (onEvent) => remote.call(kind.method, [params], { onEvent, signal: either }),
+      () => left.abort(),
+    );
+  }
+
+  async function* chunks(source: AsyncIterable<GenerateEvent>) {
+    const common = head(kind.chunk);
+    let first = true;
+    for await (const event of source) {
+      if (event.type === "token") {
+        const choice = { index: 0, ...kind.part(event.text, first), token_ids: [event.id], finish_reason: null };
+        first = false;
+        yield { ...common, choices: [choice] };
+      } else if (event.type === "done") {
+        const choice = { index: 0, ...kind.end(event.text), token_ids: [], finish_reason: event.finish_reason };
+        yield { ...common, choices: [choice], usage: total(event.usage) };
+      }
+    }
+  }
+
+  async function whole(source: AsyncIterable<GenerateEvent>) {
+    const token_ids: number[] = [];
+    let text = "";
+    for await (const event of source) {
+      if (event.type === "token") {
+        token_ids.push(event.id);
+        text += event.text;
+      } else if (event.type === "done") {
+        const choice = { index: 0, ...kind.whole(text + event.text), token_ids, finish_reason: event.finish_reason };
+        return { ...head(kind.object), choices: [choice], usage: total(event.usage) };
+      }
+    }
+    throw new OpenWeightsError("internal", "the generation ended without a reason");
+  }
+
+  const create = async (params: Params & { stream?: boolean }) => {
+    const source = await events(params);
+    return params.stream ? chunks(source) : whole(source);
+  };
+  return create as unknown as Create<Params, Whole, Chunk>;
+}
+
+function total(usage: Omit<Usage, "total_tokens">): Usage {
+  return { ...usage, total_tokens: usage.prompt_tokens + usage.completion_tokens };
+}

@@ -1,0 +1,122 @@
+/** Calls from the page to the worker: one message out, any number of events back, then a result or an error. */
+import { OpenWeightsError, asError, type ErrorCode } from "./errors.js";
+
+/** Page to worker. `abort` names the call to end. */
+export type Request = { id: number; method: string; args: unknown[] } | { abort: number };
+
+/** Worker to page. */
+export type Response =
+  | { id: number; event: unknown }
+  | { id: number; result: unknown }
+  | { id: number; error: { code: ErrorCode; message: string } };
+
+interface Pending {
+  onEvent: ((event: never) => void) | undefined;
+  resolve: (result: never) => void;
+  reject: (error: OpenWeightsError) => void;
+}
+
+/** A worker and the calls that it has not answered yet. */
+export class Remote {
+  readonly #worker: Worker;
+  readonly #pending = new Map<number, Pending>();
+  #next = 0;
+  #closed: OpenWeightsError | undefined;
+
+  constructor() {
+    this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.#worker.onmessage = ({ data }: MessageEvent<Response>) => this.#receive(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.close(new OpenWeightsError("internal", `the worker failed: ${event.message ?? "its script could not be loaded"}`));
+    };
+  }
+
+  get closed(): boolean {
+    return this.#closed !== undefined;
+  }
+
+  get idle(): boolean {
+    return !this.closed && this.#pending.size === 0;
+  }
+
+  /** Calls `method` in the worker. An abort is sent there; the worker then answers with `aborted`. */
+  call<Result, Event = never>(
+    method: string,
+    args: unknown[],
+    { onEvent, signal }: { onEvent?: ((event: Event) => void) | undefined; signal?: AbortSignal | undefined } = {},
+  ): Promise<Result> {
+    if (this.#closed) return Promise.reject(this.#closed);
+    if (signal?.aborted) return Promise.reject(new OpenWeightsError("aborted", "aborted"));
+    const id = this.#next++;
+    const abort = () => this.#worker.postMessage({ abort: id } satisfies Request);
+    const answer = new Promise<Result>((resolve, reject) => {
+      this.#pending.set(id, { onEvent, resolve, reject });
+      this.#worker.postMessage({ id, method, args } satisfies Request);
+      signal?.addEventListener("abort", abort, { once: true });
+    });
+    return answer.finally(() => signal?.removeEventListener("abort", abort));
+  }
+
+  /** Ends the worker; calls without an answer, and later ones, fail with `reason`. */
+  close(reason: OpenWeightsError): void {
+    if (this.#closed) return;
+    this.#closed = reason;
+    this.#worker.terminate();
+    for (const { reject } of this.#pending.values()) reject(reason);
+    this.#pending.clear();
+  }
+
+  #receive(message: Response): void {
+    const call = this.#pending.get(message.id);
+    if (!call) return;
+    if ("event" in message) {
+      call.onEvent?.(message.event as never);
+      return;
+    }
+    this.#pending.delete(message.id);
+    if ("error" in message) call.reject(asError(message.error));
+    else call.resolve(message.result as never);
+  }
+}
+
+/**
+ * The events that `start` pushes, as an `AsyncIterable` that ends when its promise does; leaving the loop early calls `stop`.
+ * Resolves at the first event, so that a request refused at once rejects here and not in the loop.
+ */
+export async function stream<Event>(
+  start: (push: (event: Event) => void) => Promise<unknown>,
+  stop: () => void,
+): Promise<AsyncGenerator<Event, void, undefined>> {
+  const queue: Event[] = [];
+  let wake = () => {};
+  let end: { error?: unknown } | undefined;
+  const finish = (how: { error?: unknown }) => {
+    end = how;
+    wake();
+  };
+  const more = () => new Promise<void>((resolve) => (wake = resolve));
+  start((event) => {
+    queue.push(event);
+    wake();
+  }).then(
+    () => finish({}),
+    (error) => finish({ error }),
+  );
+  await more();
+  if (end && "error" in end && !queue.length) throw end.error;
+
+  async function* events(): AsyncGenerator<Event, void, undefined> {
+    try {
+      for (;;) {
+        while (queue.length) yield queue.shift() as Event;
+        if (end) break;
+        await more();
+      }
+    } finally {
+      if (!end) stop();
+    }
+    if ("error" in end) throw end.error;
+  }
+  return events();
+}

@@ -1,0 +1,170 @@
+/** What the package takes and gives. Chat and completion shapes are OpenAI's; what we add to them says so. */
+
+/** How to load a model. */
+export interface LoadOptions {
+  /** `auto` (the default) takes WebGPU where there is one, else the CPU. */
+  backend?: "auto" | "webgpu" | "cpu";
+  /** Tokens of prompt and answer together; at most what the model was made for. */
+  contextLength?: number;
+  /** Threads of the CPU backend, where the page is cross-origin isolated. */
+  threads?: number;
+  /** Cancels loading. What was stored of a download so far is kept, never used unfinished. */
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+}
+
+/** Where loading is. Counts are bytes. */
+export interface Progress {
+  /** `manifest` reads what there is, `download` brings files into browser storage, `load` brings weights from there to the device. */
+  phase: "manifest" | "download" | "load";
+  loaded: number;
+  total: number;
+  file?: string;
+  bytesPerSecond?: number;
+  etaSeconds?: number;
+}
+
+/** A fact as declared, and the place that declares it: `general.license` of the GGUF, ... */
+export interface Declared {
+  value: string;
+  source: string;
+}
+
+/** What the publisher says of a model. Nothing is inferred: what is not declared is `null`. */
+export interface Card {
+  name: Declared | null;
+  publisher: Declared | null;
+  license: Declared | null;
+  license_name: Declared | null;
+  license_link: Declared | null;
+  base_models: Declared[];
+  datasets: Declared[];
+  languages: Declared[];
+  origin: Declared | null;
+  parameters: number;
+  quantisation: string;
+  /** Bytes of all weight files. */
+  bytes: number;
+}
+
+/** What is known of a model before any of its weights is fetched. */
+export interface Inspection {
+  /** Names the model in the store. */
+  id: string;
+  card: Card;
+  architecture: string;
+  /** Bytes of all files. */
+  bytes: number;
+  /** Whether every file is in browser storage already. */
+  stored: boolean;
+}
+
+/** What a loaded model runs on. */
+export interface ModelInfo {
+  backend: "webgpu" | "cpu";
+  /** The adapter, in the browser's words. */
+  device: string;
+  /** Whether the GPU is emulated in software. */
+  software: boolean;
+  architecture: string;
+  contextLength: number;
+  vocabSize: number;
+}
+
+export interface Message {
+  role: "system" | "user" | "assistant";
+  content: string;
+}
+
+/** How to sample and when to stop. */
+export interface GenerateParams {
+  max_tokens?: number;
+  /** 0 is greedy: always the most likely token. 1 unless said otherwise. */
+  temperature?: number;
+  top_p?: number;
+  seed?: number;
+  stop?: string | string[];
+  frequency_penalty?: number;
+  presence_penalty?: number;
+  /** Beyond OpenAI: sample among the k most likely tokens. */
+  top_k?: number;
+  /** Beyond OpenAI: ignore tokens less likely than this share of the most likely one. */
+  min_p?: number;
+  /** Beyond OpenAI: above 1, tokens already seen become less likely. */
+  repetition_penalty?: number;
+  /** Beyond OpenAI: go on past end tokens, for measuring. */
+  ignore_eos?: boolean;
+  /** Beyond OpenAI: keep what the last request has computed of the same beginning. True unless said otherwise. */
+  reuse_prefix?: boolean;
+  /** Ends generation; the call, or the loop over the stream, throws `aborted`. */
+  signal?: AbortSignal;
+}
+
+export interface ChatParams extends GenerateParams {
+  messages: Message[];
+}
+
+export interface CompletionParams extends GenerateParams {
+  /** Raw text: no chat template is applied. */
+  prompt: string;
+}
+
+export type FinishReason = "stop" | "length";
+
+export interface Usage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  /** Beyond OpenAI: prompt tokens that the request before had processed already. */
+  reused_tokens: number;
+  /** Beyond OpenAI: from the start to the first token. */
+  prefill_ms: number;
+  /** Beyond OpenAI: from the first token to the last. */
+  decode_ms: number;
+}
+
+interface Answer<Kind extends string, Choice> {
+  id: string;
+  object: Kind;
+  /** Seconds since 1970. */
+  created: number;
+  model: string;
+  /** Always one. */
+  choices: [Choice & { index: 0; /** Beyond OpenAI: the tokens, the end token too. */ token_ids: number[] }];
+}
+
+/** The whole answer to a conversation. */
+export interface ChatCompletion
+  extends Answer<"chat.completion", { message: { role: "assistant"; content: string }; finish_reason: FinishReason }> {
+  usage: Usage;
+}
+
+/** One token of the answer; the last chunk has no token: text that was held back, the reason of the end, `usage`. */
+export interface ChatCompletionChunk
+  extends Answer<"chat.completion.chunk", { delta: { role?: "assistant"; content?: string }; finish_reason: FinishReason | null }> {
+  usage?: Usage;
+}
+
+/** The whole continuation of a text. */
+export interface Completion extends Answer<"text_completion", { text: string; finish_reason: FinishReason }> {
+  usage: Usage;
+}
+
+/** One token of the continuation; the last chunk has no token: text that was held back, the reason of the end, `usage`. */
+export interface CompletionChunk extends Answer<"text_completion", { text: string; finish_reason: FinishReason | null }> {
+  usage?: Usage;
+}
+
+/** A model in browser storage. */
+export interface StoredModel {
+  id: string;
+  name: string | null;
+  source: string;
+  bytes: number;
+}
+
+/** Bytes that this site stores, and may store. */
+export interface StorageUsage {
+  used: number;
+  quota: number;
+}

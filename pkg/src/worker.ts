@@ -1,0 +1,104 @@
+/** The worker: wasm on one side, messages on the other. Everything that takes time happens here, off the page's thread. */
+import init, * as wasm from "../wasm/openweights.js";
+import { OpenWeightsError, asError } from "./errors.js";
+import type { Request, Response } from "./rpc.js";
+import type { ChatParams, CompletionParams, LoadOptions, Usage } from "./types.js";
+
+/** What a call may do besides returning. */
+interface Call {
+  emit: (event: unknown) => void;
+  readonly aborted: boolean;
+}
+
+/** What generation reports: `crate/src/web/api.rs` makes these. */
+export type GenerateEvent =
+  | { type: "start" }
+  | { type: "prefill"; done: number; total: number }
+  | { type: "token"; id: number; text: string }
+  | { type: "done"; text: string; finish_reason: "stop" | "length"; usage: Omit<Usage, "total_tokens"> };
+
+let model: wasm.Model | undefined;
+let ready: Promise<unknown> | undefined;
+let turn: Promise<unknown> = Promise.resolve();
+
+function loaded(): wasm.Model {
+  if (!model) throw new OpenWeightsError("invalid_input", "no model is loaded");
+  return model;
+}
+
+/** Runs `task` after the tasks before it: a model does one thing at a time. */
+function inTurn<T>(task: () => Promise<T>): Promise<T> {
+  const result = turn.then(task);
+  turn = result.catch(() => {});
+  return result;
+}
+
+/** Lets messages in, at once: a timer would wait 4 ms. Without it an abort would arrive after the answer. */
+const { port1, port2 } = new MessageChannel();
+function macrotask(): Promise<void> {
+  return new Promise((resolve) => {
+    port1.onmessage = () => resolve();
+    port2.postMessage(null);
+  });
+}
+
+async function generate(call: Call, begin: (model: wasm.Model) => void): Promise<void> {
+  const model = loaded();
+  const check = () => {
+    if (call.aborted) throw new OpenWeightsError("aborted", "aborted");
+  };
+  try {
+    check();
+    begin(model);
+    call.emit({ type: "start" } satisfies GenerateEvent);
+    for (;;) {
+      const event = (await model.next()) as GenerateEvent | undefined;
+      if (!event) return;
+      call.emit(event);
+      await macrotask();
+      check();
+    }
+  } finally {
+    model.stop();
+  }
+}
+
+const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>> = {
+  inspect: (_, source: string) => wasm.inspect(source),
+  load: async ({ emit }, source: string, options: LoadOptions) => {
+    model = await wasm.Model.load(source, options, emit);
+    return { card: model.card(), info: model.info() };
+  },
+  chat: (call, params: ChatParams) => inTurn(() => generate(call, (model) => model.start_chat(params))),
+  complete: (call, params: CompletionParams) => inTurn(() => generate(call, (model) => model.start_completion(params))),
+  encode: (_, text: string) => inTurn(async () => loaded().encode(text)),
+  decode: (_, ids: Uint32Array) => inTurn(async () => loaded().decode(ids)),
+  list: () => wasm.store_list(),
+  remove: (_, id: string) => wasm.store_remove(id),
+  usage: () => wasm.store_usage(),
+};
+
+const calls = new Map<number, { aborted: boolean }>();
+const post = (message: Response) => postMessage(message);
+
+self.onmessage = async ({ data }: MessageEvent<Request>) => {
+  if ("abort" in data) {
+    const call = calls.get(data.abort);
+    if (call) call.aborted = true;
+    return;
+  }
+  const { id, method, args } = data;
+  const call = { aborted: false, emit: (event: unknown) => post({ id, event }) };
+  calls.set(id, call);
+  try {
+    await (ready ??= init());
+    const run = methods[method];
+    if (!run) throw new OpenWeightsError("invalid_input", `no method ${method}`);
+    post({ id, result: await run(call, ...(args as never[])) });
+  } catch (thrown) {
+    const { code, message } = asError(thrown);
+    post({ id, error: { code, message } });
+  } finally {
+    calls.delete(id);
+  }
+};

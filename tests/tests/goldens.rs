@@ -1,0 +1,59 @@
+//! Tiny models of every architecture against transformers' logits, on every backend: the prompt at once, token by token, and
+//! in both spellings of the configuration.
+
+use openweights::{backend::Backend, weights};
+use openweights_tests::{fixture, gpu, greedy, ids, json, largest_difference, load, logits, reference};
+use serde_json::Value;
+
+/// Largest difference of a logit in f32 from transformers' f32.
+const TOLERANCE: f32 = 1e-3;
+
+fn golden_rows(golden: &Value) -> Vec<Vec<f32>> {
+    let row = |row: &Value| row.as_array().expect("a row").iter().map(|v| v.as_f64().expect("a logit") as f32).collect();
+    golden["logits"].as_array().expect("logits").iter().map(row).collect()
+}
+
+fn check(name: &str, backend: fn() -> Box<dyn Backend>) {
+    let golden = json(&format!("tiny/{name}/golden.json"));
+    let (prompt, expected_ids, expected) = (ids(&golden["input_ids"]), ids(&golden["greedy_ids"]), golden_rows(&golden));
+    let all: Vec<u32> = prompt.iter().chain(&expected_ids).copied().collect();
+    for config in ["config.json", "config.v5.json"] {
+        let mut checkpoint = weights::open(&fixture(&format!("tiny/{name}"))).expect("the checkpoint opens");
+        checkpoint.config = json(&format!("tiny/{name}/{config}"));
+        let mut model = load(&checkpoint, backend()).expect("the model loads");
+
+        let at_once = logits(&mut model, &all);
+        assert_eq!(at_once.len(), expected.len());
+        for (position, (row, expected)) in at_once.iter().zip(&expected).enumerate() {
+            let difference = largest_difference(row, expected);
+            assert!(difference < TOLERANCE, "{name}, {config}: position {position} is off by {difference}");
+        }
+        assert_eq!(greedy(&mut model, &prompt, expected_ids.len()), expected_ids, "{name}, {config}: greedy ids");
+
+        // One token at a time, as decoding does, must see the same context as all at once.
+        let one_by_one = token_by_token(&checkpoint, backend(), &all);
+        for (position, (row, expected)) in one_by_one.iter().zip(&at_once).enumerate() {
+            let difference = largest_difference(row, expected);
+            assert!(difference < TOLERANCE / 4.0, "{name}: token by token, position {position} differs by {difference}");
+        }
+    }
+}
+
+fn token_by_token(checkpoint: &weights::Checkpoint, backend: Box<dyn Backend>, all: &[u32]) -> Vec<Vec<f32>> {
+    let mut model = load(checkpoint, backend).expect("the model loads");
+    model.set_prefill_chunk(1);
+    logits(&mut model, all)
+}
+
+macro_rules! goldens {
+    ($($name:ident),* $(,)?) => {
+        mod reference_backend {
+            $(#[test] fn $name() { super::check(stringify!($name), super::reference); })*
+        }
+        mod gpu_backend {
+            $(#[test] fn $name() { super::check(stringify!($name), super::gpu); })*
+        }
+    };
+}
+
+goldens!(llama_plain, llama3_rope_tied, llama_bias_headdim, llama_linear_rope, llama_yarn, llama_f16_sharded, llama_bf16);

@@ -1,0 +1,105 @@
+// What goes wrong on the way to a loaded model: each has its code, and nothing half-written counts as present.
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { cpSync } from "node:fs";
+import { afterEach, test } from "node:test";
+import { TINY, apiPage, assertRefused, environment, load, outcome, tinyPackage } from "./support.mjs";
+
+const tiny = tinyPackage();
+const newer = `${tiny}-newer`;
+cpSync(tiny, newer, { recursive: true });
+const manifest = JSON.parse(readFileSync(`${newer}/openweights.json`, "utf8"));
+writeFileSync(`${newer}/openweights.json`, JSON.stringify({ ...manifest, format: 99 }));
+const unknown = `${tiny}-unknown`;
+cpSync(tiny, unknown, { recursive: true });
+writeFileSync(`${unknown}/openweights.json`, JSON.stringify({ ...manifest, architecture: "frobnicator" }));
+
+const env = environment({ roots: { [TINY]: tiny, "/newer/": newer, "/unknown/": unknown } });
+const shard = manifest.files.find(({ path }) => path.endsWith(".safetensors"));
+const onShard = (fault) => (address) => (address.endsWith(".safetensors") ? fault : undefined);
+const cpu = { backend: "cpu" };
+
+afterEach(() => {
+  env.server.fault = () => undefined;
+});
+
+async function withFault(fault, code, message = /./) {
+  const page = await apiPage(env);
+  env.server.fault = fault;
+  const result = await load(page, TINY, cpu);
+  await assertRefused(page, result, code);
+  assert.match(result.message, message);
+  // The same page, once the server is well again: nothing of the failed attempt is in the way.
+  env.server.fault = () => undefined;
+  assert.equal((await load(page, TINY, cpu)).info?.backend, "cpu");
+  await page.context().close();
+}
+
+test("a wrong byte", () => withFault(onShard({ flip: shard.size - 1 }), "integrity", /sha256/));
+test("a truncated shard", () => withFault(onShard({ truncate: shard.size - 100 }), "integrity", /cut short|expected/));
+test("a missing shard", () => withFault(onShard({ status: 404 }), "not_found", /safetensors/));
+test("a server error", () => withFault(onShard({ status: 500 }), "network", /500/));
+test("a missing manifest", () => withFault((address) => (address.endsWith("openweights.json") ? { status: 404 } : undefined), "not_found", /openweights\.json/));
+
+test("a manifest of a newer version", async () => {
+  const page = await apiPage(env);
+  await assertRefused(page, await load(page, "/newer/", cpu), "unsupported_format");
+  assert.equal((await outcome(page, () => ow.inspect("/newer/"))).code, "unsupported_format");
+  await page.context().close();
+});
+
+test("an unknown architecture is refused before any weight is fetched", async () => {
+  const page = await apiPage(env);
+  env.server.requests.length = 0;
+  await assertRefused(page, await load(page, "/unknown/", cpu), "unsupported_architecture");
+  assert(!env.server.requests.some((address) => address.endsWith(".safetensors")));
+  await page.context().close();
+});
+
+test("not enough storage is said before any weight is fetched", async () => {
+  // The worker asks the browser for an estimate; a worker's globals are its own, so its script gets the fake in front.
+  const page = await apiPage(env);
+  await page.context().route("**/openweights/dist/worker.js", async (route) => {
+    const answer = await route.fetch();
+    const fake = "navigator.storage.estimate = async () => ({ usage: 0, quota: 1000 });\n";
+    await route.fulfill({ response: answer, body: fake + (await answer.text()) });
+  });
+  env.server.requests.length = 0;
+  const result = await load(page, TINY, cpu);
+  await assertRefused(page, result, "quota");
+  assert(!env.server.requests.some((address) => address.endsWith(".safetensors")));
+  await page.context().close();
+});
+
+test("cancelling a download: aborted, and nothing stored", async () => {
+  const page = await apiPage(env);
+  env.server.fault = onShard({ delay: 5000 });
+  const result = await outcome(page, async (source) => {
+    const cancel = new AbortController();
+    setTimeout(() => cancel.abort(), 300);
+    await ow.load(source, { backend: "cpu", signal: cancel.signal });
+  }, TINY);
+  await assertRefused(page, result, "aborted");
+  await page.context().close();
+});
+
+test("the network is gone and the model is not stored; and with it stored", async () => {
+  const page = await apiPage(env);
+  await outcome(page, () => ow.store.list());
+  await page.context().setOffline(true);
+  const result = await load(page, TINY, cpu);
+  assert(["offline", "network"].includes(result.code), JSON.stringify(result));
+  await page.context().setOffline(false);
+  assert.equal((await load(page, TINY, cpu)).info?.backend, "cpu");
+  await page.context().setOffline(true);
+  assert.equal((await outcome(page, (source) => ow.inspect(source), TINY)).stored, true);
+  await page.context().close();
+});
+
+test("addresses that are none", async () => {
+  const page = await apiPage(env);
+  for (const source of ["org/name", "", "smollm2"]) assert.equal((await load(page, source)).code, "invalid_input");
+  assert.equal((await load(page, TINY, { backend: "tpu" })).code, "invalid_input");
+  assert.equal((await load(page, TINY, { backend: "cpu", contextLength: 0 })).code, "invalid_input");
+  await page.context().close();
+});

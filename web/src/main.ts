@@ -1,0 +1,29 @@
+/** The demo: choose a model, load it, chat. Uses the package as anyone would. */
+import type { Model } from "openweights";
+import { closeChat, openChat } from "./chat.js";
+import { box, button } from "./dom.js";
+import { showError } from "./errors.js";
+import { showCard, startSetup } from "./setup.js";
+
+function showDevice({ info }: Model): void {
+  const where = info.backend === "webgpu" ? `WebGPU · ${info.device}${info.software ? " (software)" : ""}` : "CPU";
+  box("device").textContent = where;
+  box("device").hidden = false;
+}
+
+function onLoaded(model: Model): void {
+  showDevice(model);
+  box("setup").hidden = true;
+  box("chat").hidden = false;
+  openChat(model);
+}
+
+button("change").onclick = async () => {
+  await closeChat();
+  box("chat").hidden = true;
+  box("device").hidden = true;
+  box("setup").hidden = false;
+  await showCard();
+};
+
+startSetup(onLoaded).catch(showError);
