@@ -2,7 +2,7 @@
 
 use openweights::{
     backend::{
-        Backend,
+        Backend, Input, Sampling,
         gpu::{Gpu, GpuOptions},
         reference::Reference,
     },
@@ -55,5 +55,29 @@ fn gpu_backend_with_either_kind_of_kernel() {
 fn gpu_backend_with_each_variant_of_matmul() {
     for variant in Variant::ALL {
         run(&mut gpu(GpuOptions { matmul: Some(variant), ..GpuOptions::default() }));
+    }
+}
+
+/// The op's cases fall back to the processor where the device finds no token; here it must find one, or must not.
+#[test]
+fn gpu_samples_on_the_device() {
+    let mut gpu = gpu(GpuOptions::default());
+    let logits: Vec<f32> = check::Random(9).floats(5000).iter().map(|v| v * 12.0).collect();
+    for (sampling, found) in [
+        (Sampling::default(), true),
+        (Sampling { temperature: 1.0, ..Sampling::default() }, true),
+        (Sampling { temperature: 1.0, top_k: 128, ..Sampling::default() }, true),
+        (Sampling { temperature: 0.1, top_p: 0.9, ..Sampling::default() }, true),
+        (Sampling { temperature: 0.1, min_p: 0.1, ..Sampling::default() }, true),
+        (Sampling { temperature: 1.0, top_k: 129, ..Sampling::default() }, false),
+        (Sampling { temperature: 50.0, top_p: 0.9, ..Sampling::default() }, false),
+    ] {
+        let session = check::session(&mut gpu, 1, 4, 16, logits.len()).unwrap();
+        gpu.begin(session, Input::Tokens(&[0])).unwrap();
+        let tensor = gpu.upload(logits.len(), &logits);
+        gpu.sample(tensor, &sampling);
+        gpu.end().unwrap();
+        assert_eq!(pollster::block_on(gpu.sampled()).unwrap().is_some(), found, "{sampling:?}");
+        gpu.drop_session(session);
     }
 }
