@@ -6,12 +6,12 @@ use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use super::{
+    load,
     request::Request,
     values::{error, from_js, to_js},
 };
 use crate::{
-    backend::{Backend, reference::Reference},
-    engine::{self, LoadOptions},
+    engine,
     error::{Error, Result},
     generate::{Event, FinishReason, Generation, Usage},
 };
