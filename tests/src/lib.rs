@@ -1,5 +1,8 @@
 //! Tests on every backend.
 
+pub mod gguf_writer;
+pub mod rng;
+
 use std::path::PathBuf;
 
 use openweights::{

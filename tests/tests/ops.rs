@@ -1,8 +1,12 @@
 //! Every op's random cases, on every backend, against the plain references.
 
 use openweights::{
-    backend::{Backend, reference::Reference},
-    ops::check,
+    backend::{
+        Backend,
+        gpu::{Gpu, GpuOptions},
+        reference::Reference,
+    },
+    ops::{check, matmul::Variant},
 };
 
 fn run(backend: &mut dyn Backend) {
@@ -22,4 +26,34 @@ fn run(backend: &mut dyn Backend) {
 #[test]
 fn reference_backend() {
     run(&mut Reference::default());
+}
+
+fn gpu(options: GpuOptions) -> Gpu {
+    pollster::block_on(Gpu::new(options))
+        .unwrap_or_else(|e| panic!("{e}; these tests need a Vulkan adapter: install mesa-vulkan-drivers for an emulated one"))
+}
+
+#[test]
+fn gpu_backend() {
+    run(&mut gpu(GpuOptions::default()));
+}
+
+#[test]
+fn gpu_backend_at_the_floor() {
+    run(&mut gpu(GpuOptions { floor: true, ..GpuOptions::default() }));
+}
+
+/// The kernels for emulated and for real GPUs, on whatever adapter there is.
+#[test]
+fn gpu_backend_with_either_kind_of_kernel() {
+    for software in [false, true] {
+        run(&mut gpu(GpuOptions { software: Some(software), ..GpuOptions::default() }));
+    }
+}
+
+#[test]
+fn gpu_backend_with_each_variant_of_matmul() {
+    for variant in Variant::ALL {
+        run(&mut gpu(GpuOptions { matmul: Some(variant), ..GpuOptions::default() }));
+    }
 }

@@ -53,16 +53,8 @@ impl Llama {
             let name = |part: &str| format!("model.layers.{i}.{part}");
             layers.push(Layer {
                 attention_norm: RmsNorm::load(loader, &name("input_layernorm"), hidden, eps).await?,
-                attention: SelfAttention::load(
-                    loader,
-                    &name("self_attn"),
-                    hidden,
-                    attention,
-                    attention_bias,
-                    rope,
-                    Cache(i as u32),
-                )
-                .await?,
+                attention: SelfAttention::load(loader, &name("self_attn"), hidden, attention, attention_bias, rope, Cache(i as u32))
+                    .await?,
                 mlp_norm: RmsNorm::load(loader, &name("post_attention_layernorm"), hidden, eps).await?,
                 mlp: GatedMlp::load(loader, &name("mlp"), hidden, intermediate, mlp_bias, Activation::Silu).await?,
             });

@@ -3,12 +3,57 @@
 
 use super::{
     check::{self, Outcome, Random},
+    kernel::{Access, Call, Kernel, View},
     matmul::dot,
 };
 use crate::{
     backend::{Attention, Backend, Cache, Input},
     error::Result,
 };
+
+/// Bindings: `attention_*` step, q, keys, values, y or parts, stats; `attention_combine` parts, stats, y.
+pub fn kernels() -> Vec<Kernel> {
+    use Access::{Read, Write};
+    let shared = include_str!("attention.wgsl");
+    let bindings = [Read, Read, Read, Read, Write, Write];
+    vec![
+        Kernel::new("attention_plain", &[shared, include_str!("attention_plain.wgsl")], &bindings),
+        Kernel::new("attention_tiled", &[shared, include_str!("attention_tiled.wgsl")], &bindings),
+        Kernel::new("attention_combine", &[include_str!("attention_combine.wgsl")], &[Read, Read, Write]),
+    ]
+}
+
+/// Positions that a decode step's threads or workgroups take each. Few rows leave a device idle unless the positions are
+/// shared out; many rows fill it as they are.
+const CHUNK: usize = 128;
+
+/// How many chunks `rows` rows cut `positions` positions into.
+pub fn chunks(rows: usize, positions: usize) -> usize {
+    if rows < 8 { positions.div_ceil(CHUNK) } else { 1 }
+}
+
+/// Attention over `positions` cached positions, the step's included; `software` chooses the variant without barriers.
+pub fn call(q: View, spec: &Attention, positions: usize, software: bool) -> Call {
+    let chunks = chunks(q.rows, positions);
+    let chunk = if chunks == 1 { positions.next_multiple_of(CHUNK) } else { CHUNK };
+    let params = [q.rows, spec.heads, spec.kv_heads, spec.head_dim / 4, q.offset / 4, q.stride / 4, chunk, chunks].map(|v| v as u32);
+    let units = (spec.heads * chunks) as u32;
+    Call {
+        kernel: (if software { "attention_plain" } else { "attention_tiled" }, None),
+        params: [&params[..], &[spec.scale.to_bits()]].concat(),
+        groups: [if software { units.div_ceil(16) } else { units }, q.rows as u32, 1],
+    }
+}
+
+/// The chunks of `rows` rows joined.
+pub fn combine_call(rows: usize, spec: &Attention, chunks: usize) -> Call {
+    let quads = spec.head_dim / 4;
+    Call {
+        kernel: ("attention_combine", None),
+        params: [spec.heads, quads, chunks].map(|v| v as u32).to_vec(),
+        groups: [(spec.heads * quads).div_ceil(64) as u32, rows as u32, 1],
+    }
+}
 
 /// `q`: `[rows, heads * head_dim]`, row `t` at position `past + t`; `keys`, `values`: `[past + rows, kv_heads * head_dim]`.
 pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &Attention) -> Vec<f32> {

@@ -1,11 +1,29 @@
 //! Embedding: the rows of a table at token ids. `y[t] = table[ids[t]]`.
 
-use super::check::{self, Outcome, Random};
+use super::{
+    check::{self, Outcome, Random},
+    kernel::{Access, Call, Kernel},
+};
 use crate::{
     backend::{Backend, Input},
     error::Result,
     quant::Format,
 };
+
+/// Bindings: ids, y, the table's segment.
+pub fn kernels() -> Vec<Kernel> {
+    Kernel::for_formats("embed", &[include_str!("embed.wgsl")], &[Access::Read, Access::Write])
+}
+
+/// A segment of `rows` rows that starts at row `first_row` of the table; the step's ids start at word `first_id` of their buffer.
+pub fn call(format: Format, cols: usize, tokens: usize, first_row: usize, rows: usize, first_id: usize) -> Call {
+    let params = [tokens, cols / 4, format.row_quads(cols), first_row, rows, first_id];
+    Call {
+        kernel: ("embed", Some(format)),
+        params: params.map(|v| v as u32).to_vec(),
+        groups: [cols.div_ceil(4 * 64) as u32, tokens as u32, 1],
+    }
+}
 
 /// `table`: `[vocab, cols]`; returns `[ids, cols]`.
 pub fn reference(table: &[f32], cols: usize, ids: &[u32]) -> Vec<f32> {

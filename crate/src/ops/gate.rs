@@ -1,11 +1,27 @@
 //! Gate of a gated MLP (Shazeer 2020): `y = activation(gate) * up`, where a row of `x` is `gate | up`.
 
-use super::check::{self, Outcome, Random};
+use super::{
+    check::{self, Outcome, Random},
+    kernel::{Access, Call, Kernel, View},
+};
 use crate::{
     backend::{Activation, Backend},
     error::Result,
     quant::Format,
 };
+
+/// Bindings: x, y.
+pub fn kernels() -> Vec<Kernel> {
+    vec![Kernel::new("gate", &[include_str!("gate.wgsl")], &[Access::Read, Access::Write])]
+}
+
+/// The gate of every row of `x`, `gate | up`.
+pub fn call(x: View, activation: Activation) -> Call {
+    let Activation::Silu = activation;
+    let half = x.cols / 2;
+    let params = [x.rows, half, x.offset, x.stride].map(|v| v as u32).to_vec();
+    Call { kernel: ("gate", None), params, groups: [half.div_ceil(64) as u32, x.rows as u32, 1] }
+}
 
 /// The activation's formula.
 pub fn activate(activation: Activation, x: f32) -> f32 {

@@ -1,7 +1,136 @@
 //! Matrix product with a weight `[out, in]`: `y[t][o] = sum_i x[t][i] * w[o][i] (+ bias[o]) (+ residual[t][o])`.
 
-use super::check::{self, Outcome, Random};
+use super::{
+    check::{self, Outcome, Random},
+    kernel::{self, Access, Call, Kernel, View},
+};
 use crate::{backend::Backend, error::Result, quant::Format};
+
+/// How a product is computed; all agree, their speed differs with device and number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// A thread computes four rows for one token; no barriers.
+    Plain,
+    /// A thread computes four rows for eight tokens; no barriers.
+    Block,
+    /// A workgroup computes four rows for one token.
+    Matvec,
+    /// A workgroup computes 64 rows for 64 tokens.
+    Tiled,
+}
+
+impl Variant {
+    /// All variants.
+    pub const ALL: [Variant; 4] = [Variant::Plain, Variant::Block, Variant::Matvec, Variant::Tiled];
+
+    /// The variant for a device and a number of tokens, as measured by `examples/kernels.rs`.
+    pub fn choose(software: bool, tokens: usize) -> Variant {
+        match (software, tokens) {
+            (true, ..=2) => Variant::Plain,
+            (true, _) => Variant::Block,
+            (false, ..=4) => Variant::Matvec,
+            (false, _) => Variant::Tiled,
+        }
+    }
+
+    /// Names of the kernels: the product, and the product with a gate.
+    fn names(self) -> [&'static str; 2] {
+        match self {
+            Variant::Plain => ["matmul_plain", "matmul_plain_gated"],
+            Variant::Block => ["matmul_block", "matmul_block_gated"],
+            Variant::Matvec => ["matmul_matvec", "matmul_matvec_gated"],
+            Variant::Tiled => ["matmul_tiled", "matmul_tiled_gated"],
+        }
+    }
+
+    fn source(self) -> &'static str {
+        match self {
+            Variant::Plain => include_str!("matmul_plain.wgsl"),
+            Variant::Block => include_str!("matmul_block.wgsl"),
+            Variant::Matvec => include_str!("matmul_matvec.wgsl"),
+            Variant::Tiled => include_str!("matmul_tiled.wgsl"),
+        }
+    }
+
+    /// Blocks of four weight rows, and tokens, that a workgroup computes.
+    fn per_group(self) -> (usize, usize) {
+        match self {
+            Variant::Plain => (32, 1),
+            Variant::Block => (32, 8),
+            Variant::Matvec => (1, 1),
+            Variant::Tiled => (16, 64),
+        }
+    }
+}
+
+/// Bindings: x, y, bias, residual, the weight's segment.
+pub fn kernels() -> Vec<Kernel> {
+    let bindings = [Access::Read, Access::Write, Access::Read, Access::Read];
+    let outputs = [include_str!("matmul_out.wgsl"), include_str!("matmul_gated.wgsl")];
+    let of = |variant: Variant| {
+        let kernel = move |(name, output)| Kernel::for_formats(name, &[include_str!("matmul.wgsl"), variant.source(), output], &bindings);
+        variant.names().into_iter().zip(outputs).flat_map(kernel)
+    };
+    Variant::ALL.into_iter().flat_map(of).collect()
+}
+
+/// What a product is made of, for one segment of its weight.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// The segment's format.
+    pub format: Format,
+    /// The segment's rows.
+    pub rows: usize,
+    /// Column of `y` that is the segment's first.
+    pub first: usize,
+    /// Columns of `y`.
+    pub out: usize,
+    /// The input.
+    pub x: View,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// What is added.
+    pub residual: Option<View>,
+}
+
+impl Product {
+    /// The product.
+    pub fn call(&self, variant: Variant) -> Call {
+        self.dispatch(variant, variant.names()[0], self.rows, self.rows.div_ceil(4))
+    }
+
+    /// The gated product; the segment is `gate | up`, and `out` is half its rows.
+    pub fn gated_call(&self, variant: Variant) -> Call {
+        self.dispatch(variant, variant.names()[1], self.out, self.out.div_ceil(2))
+    }
+
+    fn dispatch(&self, variant: Variant, name: &'static str, rows: usize, blocks: usize) -> Call {
+        let x = self.x;
+        let add = self.residual.unwrap_or(View::whole(0, 0));
+        let params = [
+            x.rows,
+            x.cols / 4,
+            self.format.row_quads(x.cols),
+            x.offset / 4,
+            x.stride / 4,
+            blocks,
+            rows,
+            self.first,
+            self.out,
+            usize::from(self.bias),
+            usize::from(self.residual.is_some()),
+            add.offset,
+            add.stride,
+        ];
+        let (per_group, tokens) = variant.per_group();
+        let [gx, gy] = kernel::fold(blocks, per_group);
+        Call {
+            kernel: (name, Some(self.format)),
+            params: params.map(|v| v as u32).to_vec(),
+            groups: [gx, gy, x.rows.div_ceil(tokens) as u32],
+        }
+    }
+}
 
 /// Sum of products with eight partial sums, which is how a vector unit adds.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -5,6 +5,7 @@ pub mod attention;
 pub mod check;
 pub mod embed;
 pub mod gate;
+pub mod kernel;
 pub mod matmul;
 pub mod rms_norm;
 pub mod rope;

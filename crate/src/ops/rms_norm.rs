@@ -1,7 +1,27 @@
 //! Root mean square norm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x^2) + eps) * w`, each row.
 
-use super::check::{self, Outcome, Random};
+use super::{
+    check::{self, Outcome, Random},
+    kernel::{Access, Call, Kernel, View},
+};
 use crate::{backend::Backend, error::Result, quant::Format};
+
+/// Bindings: x, weight, y.
+pub fn kernels() -> Vec<Kernel> {
+    let bindings = [Access::Read, Access::Read, Access::Write];
+    let shared = include_str!("rms_norm.wgsl");
+    vec![
+        Kernel::new("rms_norm_plain", &[shared, include_str!("rms_norm_plain.wgsl")], &bindings),
+        Kernel::new("rms_norm_reduce", &[shared, include_str!("rms_norm_reduce.wgsl")], &bindings),
+    ]
+}
+
+/// The norm of every row of `x`; `software` chooses the variant without barriers.
+pub fn call(x: View, eps: f32, software: bool) -> Call {
+    let params = [x.rows, x.cols / 4, x.offset / 4, x.stride / 4].map(|v| v as u32);
+    let (name, groups) = if software { ("rms_norm_plain", x.rows.div_ceil(4)) } else { ("rms_norm_reduce", x.rows) };
+    Call { kernel: (name, None), params: [&params[..], &[eps.to_bits()]].concat(), groups: [groups as u32, 1, 1] }
+}
 
 /// `x`: rows of `w.len()` elements.
 pub fn reference(x: &[f32], w: &[f32], eps: f32) -> Vec<f32> {

@@ -5,11 +5,47 @@
 //! The angles are made in f32 on the processor and given to the device as tables, since WGSL promises sine and cosine only
 //! to 2^-11.
 
-use super::check::{self, Outcome, Random};
+use super::{
+    check::{self, Outcome, Random},
+    kernel::{Access, Call, Kernel, View},
+};
 use crate::{
     backend::{Attention, Backend, Input},
     error::Result,
 };
+
+/// Bindings: `rope` step, x, table, y; `rope_append` step, x, table, q, keys, values; `append` step, k, v, keys, values.
+pub fn kernels() -> Vec<Kernel> {
+    use Access::{Read, Write};
+    let shared = include_str!("rope.wgsl");
+    vec![
+        Kernel::new("rope", &[shared, include_str!("rope_apply.wgsl")], &[Read, Read, Read, Write]),
+        Kernel::new("rope_append", &[shared, include_str!("rope_append.wgsl")], &[Read, Read, Read, Write, Write, Write]),
+        Kernel::new("append", &[include_str!("append.wgsl")], &[Read, Read, Read, Write, Write]),
+    ]
+}
+
+/// The rotation of `x` by a table of `pairs` pairs a position.
+pub fn call(x: View, head_dim: usize, pairs: usize) -> Call {
+    turn("rope", x, head_dim, pairs, x.cols, 0)
+}
+
+/// The rotation of q and k of `qkv`, and the cache.
+pub fn append_call(qkv: View, spec: &Attention, pairs: usize) -> Call {
+    turn("rope_append", qkv, spec.head_dim, pairs, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim)
+}
+
+fn turn(kernel: &'static str, x: View, head_dim: usize, pairs: usize, q_width: usize, kv_width: usize) -> Call {
+    let width = q_width + 2 * kv_width;
+    let params = [x.rows, width, x.offset, x.stride, head_dim, pairs, q_width, kv_width];
+    Call { kernel: (kernel, None), params: params.map(|v| v as u32).to_vec(), groups: [width.div_ceil(64) as u32, x.rows as u32, 1] }
+}
+
+/// Keys and values without rotation.
+pub fn plain_append_call(k: View, v: View) -> Call {
+    let params = [k.rows, k.cols, k.offset, k.stride, v.offset, v.stride];
+    Call { kernel: ("append", None), params: params.map(|v| v as u32).to_vec(), groups: [k.cols.div_ceil(64) as u32, k.rows as u32, 1] }
+}
 
 /// `cos, sin` of every pair at `position`, both times `magnitude`.
 pub fn angles(inverse_frequencies: &[f32], magnitude: f32, position: usize) -> impl Iterator<Item = (f32, f32)> {

@@ -11,11 +11,79 @@
 //!
 //! Randomness is counter-based: the noise of a token depends on seed, position and id alone, the same in Rust and WGSL.
 
-use super::check::{self, Outcome, Random};
+use super::{
+    check::{self, Outcome, Random},
+    kernel::{Access, Call, Kernel, View},
+};
 use crate::{
     backend::{Backend, Input, Sampling},
     error::Result,
 };
+
+/// Most logits that can be sampled on the device.
+pub const MOST_LOGITS: usize = 1024 * PER_GROUP;
+
+/// Logits that a workgroup of a pass takes.
+const PER_GROUP: usize = 4096;
+
+/// Bytes of `Work` in sample.wgsl.
+pub const WORK_BYTES: usize = 4 * (3 * 1024 + 2048 + 2 * 1024 + 1);
+
+/// Bindings: step, logits, counts, work, chosen; `sample_count` counts, chosen.
+pub fn kernels() -> Vec<Kernel> {
+    use Access::{Read, Write};
+    let pass = |name, source| Kernel::new(name, &[include_str!("sample.wgsl"), source], &[Read, Read, Write, Write, Write]);
+    vec![
+        pass("sample_best", include_str!("sample_best.wgsl")),
+        pass("sample_bins", include_str!("sample_bins.wgsl")),
+        pass("sample_collect", include_str!("sample_collect.wgsl")),
+        pass("sample_final", include_str!("sample_final.wgsl")),
+        Kernel::new("sample_count", &[include_str!("sample_count.wgsl")], &[Write, Write]),
+    ]
+}
+
+/// The passes that choose from the last row of `logits` in a step of `rows` rows. Empty where the device cannot: the
+/// setting asks for more candidates than it ranks.
+pub fn calls(logits: View, rows: usize, sampling: &Sampling) -> Vec<Call> {
+    let drawn = sampling.temperature > 0.0;
+    let filtered = drawn && (sampling.top_k > 0 || sampling.top_p < 1.0 || sampling.min_p > 0.0);
+    if logits.cols > MOST_LOGITS || (filtered && sampling.top_k as usize > CANDIDATES) {
+        return Vec::new();
+    }
+    let groups = logits.cols.div_ceil(PER_GROUP) as u32;
+    let words = [
+        logits.cols as u32,
+        (logits.offset + (logits.rows - 1) * logits.stride) as u32,
+        rows as u32,
+        groups,
+        u32::from(drawn && !filtered),
+        u32::from(filtered),
+        sampling.top_k,
+        sampling.seed as u32,
+        (sampling.seed >> 32) as u32,
+    ];
+    let floats = [
+        sampling.temperature,
+        sampling.top_p,
+        sampling.min_p,
+        sampling.repetition_penalty,
+        sampling.frequency_penalty,
+        sampling.presence_penalty,
+    ];
+    let params = [&words[..], &floats.map(f32::to_bits)].concat();
+    let call = |name, groups| Call { kernel: (name, None), params: params.clone(), groups: [groups, 1, 1] };
+    let mut calls = vec![call("sample_best", groups)];
+    if filtered {
+        calls.extend([call("sample_bins", groups), call("sample_collect", groups)]);
+    }
+    calls.push(call("sample_final", 1));
+    calls
+}
+
+/// Counts the token that was set.
+pub fn count_call() -> Call {
+    Call { kernel: ("sample_count", None), params: vec![0; 4], groups: [1, 1, 1] }
+}
 
 /// Bit of a token's count that says it occurs in the prompt; the other bits count its occurrences in the answer.
 pub const IN_PROMPT: u32 = 1 << 31;

@@ -65,6 +65,18 @@ impl Format {
             .ok_or_else(|| Error::UnsupportedFormat(format!("weight format {name:?}; known: f32, f16, bf16, q4_0, q4_1, q8_0")))
     }
 
+    /// The part of a kernel that unpacks: `unpack4(i) -> vec4f`, with the planes at bindings 5 and 6.
+    pub fn wgsl(self) -> &'static str {
+        match self {
+            Format::F32 => include_str!("f32.wgsl"),
+            Format::F16 => include_str!("f16.wgsl"),
+            Format::Bf16 => include_str!("bf16.wgsl"),
+            Format::Q4_0 => include_str!("q4_0.wgsl"),
+            Format::Q4_1 => include_str!("q4_1.wgsl"),
+            Format::Q8_0 => include_str!("q8_0.wgsl"),
+        }
+    }
+
     /// Bits of one element in the values plane.
     pub fn bits(self) -> usize {
         match self {
@@ -118,6 +130,11 @@ impl Format {
             Format::Q4_1 => q4_1::split_ggml(blocks, values, scales),
             Format::Q8_0 => q8_0::split_ggml(blocks, values, scales),
         }
+    }
+
+    /// Vec4s of a padded row of `cols` elements in the values plane; `cols` is a multiple of 4.
+    pub fn row_quads(self, cols: usize) -> usize {
+        cols.next_multiple_of(self.group()) / 4
     }
 
     /// Unpacks one row of `out.len()` elements. `values` and `scales` hold exactly this row.

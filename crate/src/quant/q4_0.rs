@@ -6,9 +6,12 @@ use super::{f16_at, interleave_nibbles};
 
 /// `values`: 16 bytes a group, element `i` in nibble `i % 8` of word `i / 8`. `scales`: one f16 a group.
 pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
-    for (i, o) in out.iter_mut().enumerate() {
-        let q = (values[i / 2] >> (4 * (i % 2))) & 15;
-        *o = f16_at(scales, i / 32) * (f32::from(q) - 8.0);
+    for (g, (group, nibbles)) in out.chunks_mut(32).zip(values.chunks(16)).enumerate() {
+        let scale = f16_at(scales, g);
+        for (i, o) in group.iter_mut().enumerate() {
+            let q = (nibbles[i / 2] >> (4 * (i % 2))) & 15;
+            *o = scale * (f32::from(q) - 8.0);
+        }
     }
 }
 

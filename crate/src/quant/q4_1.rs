@@ -6,9 +6,12 @@ use super::{f16_at, interleave_nibbles};
 
 /// `values` as in `q4_0`; `scales`: scale and minimum, two f16 a group.
 pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
-    for (i, o) in out.iter_mut().enumerate() {
-        let q = (values[i / 2] >> (4 * (i % 2))) & 15;
-        *o = f16_at(scales, 2 * (i / 32)) * f32::from(q) + f16_at(scales, 2 * (i / 32) + 1);
+    for (g, (group, nibbles)) in out.chunks_mut(32).zip(values.chunks(16)).enumerate() {
+        let (scale, minimum) = (f16_at(scales, 2 * g), f16_at(scales, 2 * g + 1));
+        for (i, o) in group.iter_mut().enumerate() {
+            let q = (nibbles[i / 2] >> (4 * (i % 2))) & 15;
+            *o = scale * f32::from(q) + minimum;
+        }
     }
 }
 

@@ -6,8 +6,11 @@ use super::f16_at;
 
 /// `values`: 32 signed bytes a group; `scales`: one f16 a group.
 pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
-    for (i, o) in out.iter_mut().enumerate() {
-        *o = f16_at(scales, i / 32) * f32::from(values[i] as i8);
+    for (g, (group, bytes)) in out.chunks_mut(32).zip(values.chunks(32)).enumerate() {
+        let scale = f16_at(scales, g);
+        for (o, &q) in group.iter_mut().zip(bytes) {
+            *o = scale * f32::from(q as i8);
+        }
     }
 }
 

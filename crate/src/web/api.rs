@@ -126,7 +126,10 @@ impl Model {
 
     /// The text of token ids, special tokens included.
     pub fn decode(&self, ids: &[u32]) -> Result<String, JsValue> {
-        self.model.tokenizer().map_or_else(|| Err(Error::InvalidInput("this model has no tokenizer.json".into())), |t| t.decode(ids, false)).map_err(|e| error(&e))
+        self.model
+            .tokenizer()
+            .map_or_else(|| Err(Error::InvalidInput("this model has no tokenizer.json".into())), |t| t.decode(ids, false))
+            .map_err(|e| error(&e))
     }
 
     /// Kernel dispatches of the last step, for measuring.

@@ -168,12 +168,19 @@ pub async fn inspect(url: &str) -> Result<Inspection> {
         Some(record) => (record.manifest, true),
         None => {
             let (abort, progress) = (Abort::default(), |_| {});
-            let downloader = Downloader { storage: &storage, fetch: &BrowserFetch, clock: &BrowserClock, abort: &abort, progress: &progress };
+            let downloader =
+                Downloader { storage: &storage, fetch: &BrowserFetch, clock: &BrowserClock, abort: &abort, progress: &progress };
             (downloader.manifest(url).await?, false)
         }
     };
     let bytes = manifest.bytes();
-    Ok(Inspection { id: store::model_id(&download::base_url(url)), card: manifest.card, architecture: manifest.architecture, bytes, stored })
+    Ok(Inspection {
+        id: store::model_id(&download::base_url(url)),
+        card: manifest.card,
+        architecture: manifest.architecture,
+        bytes,
+        stored,
+    })
 }
 
 /// A model in the store, in JavaScript's names.

@@ -118,7 +118,10 @@ mod native {
         pub fn create(root: impl Into<PathBuf>) -> Result<DirectorySink> {
             let root = root.into();
             if root.join(MANIFEST).exists() {
-                return Err(Error::InvalidInput(format!("{} holds a package already: remove it or choose another directory", root.display())));
+                return Err(Error::InvalidInput(format!(
+                    "{} holds a package already: remove it or choose another directory",
+                    root.display()
+                )));
             }
             fs::create_dir_all(&root).map_err(|e| failed(&root, e))?;
             Ok(DirectorySink { root })
@@ -148,4 +151,3 @@ mod native {
         }
     }
 }
-

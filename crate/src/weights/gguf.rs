@@ -203,7 +203,9 @@ fn tensor(cursor: &mut Cursor) -> Result<Tensor, Stop> {
     let format = format(kind, &name)?;
     let cols = shape[shape.len() - 1];
     if cols % format.group() != 0 {
-        return Err(bad(format!("has rows of {cols} elements, which are no multiple of the {} of {}", format.group(), format.name())).into());
+        return Err(
+            bad(format!("has rows of {cols} elements, which are no multiple of the {} of {}", format.group(), format.name())).into()
+        );
     }
     let rows: u128 = shape[..shape.len() - 1].iter().map(|&d| d as u128).product();
     let len = rows * format.ggml_row_bytes(cols) as u128;
@@ -272,7 +274,7 @@ fn place(tensors: &mut [Tensor], data_start: u64, alignment: u64, file_len: u64)
     let mut end = data_start;
     for tensor in tensors.iter_mut() {
         let expected = end.next_multiple_of(alignment);
-        let at = data_start.checked_add(tensor.offset).unwrap_or(u64::MAX);
+        let at = data_start.saturating_add(tensor.offset);
         if at != expected {
             let message = format!("GGUF tensor {:?} begins at byte {at}; the data before it ends at byte {expected}", tensor.name);
             return Err(Error::InvalidFile(message));
@@ -288,7 +290,9 @@ fn place(tensors: &mut [Tensor], data_start: u64, alignment: u64, file_len: u64)
         }
     }
     if file_len > end.next_multiple_of(alignment) {
-        return Err(Error::Integrity(format!("the GGUF file is too long: its last tensor ends at byte {end}, the file has {file_len} bytes")));
+        return Err(Error::Integrity(format!(
+            "the GGUF file is too long: its last tensor ends at byte {end}, the file has {file_len} bytes"
+        )));
     }
     Ok(())
 }

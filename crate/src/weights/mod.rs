@@ -26,9 +26,9 @@ pub mod manifest;
 mod open;
 pub mod package;
 pub mod safetensors;
-pub mod writer;
 pub mod store;
 pub mod store_memory;
+pub mod writer;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use open::{Inspection, convert, inspect, open, verify};

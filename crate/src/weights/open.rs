@@ -25,7 +25,7 @@ use crate::{
 
 /// What a path holds.
 enum Kind {
-    Package(Directory, Manifest),
+    Package(Directory, Box<Manifest>),
     Checkpoint(Directory),
     Gguf(PathBuf),
 }
@@ -52,7 +52,7 @@ fn kind(path: &Path) -> Result<Kind> {
             None => return Err(Error::NotFound(format!("{:?}, which the manifest of {} lists", file.path, path.display()))),
         }
     }
-    Ok(Kind::Package(directory, manifest))
+    Ok(Kind::Package(directory, Box::new(manifest)))
 }
 
 /// Opens a package directory, a checkpoint directory or a GGUF file. A GGUF is read as a package in memory.
@@ -215,7 +215,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Manifes
     match kind(path)? {
         Kind::Package(directory, manifest) => {
             pollster::block_on(package::verify(&manifest, &directory, progress))?;
-            Ok(manifest)
+            Ok(*manifest)
         }
         _ => Err(Error::InvalidInput(format!("{} is no package: it has no {MANIFEST}", path.display()))),
     }

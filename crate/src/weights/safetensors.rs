@@ -157,7 +157,10 @@ fn tensor(name: &str, entry: Entry) -> Result<TensorInfo> {
         Dtype::F16 => Format::F16,
         Dtype::BF16 => Format::Bf16,
         other => {
-            return Err(Error::UnsupportedFormat(format!("tensor {name:?} in {:?} has type {other:?}; F32, F16 and BF16 are read", entry.part.file)));
+            return Err(Error::UnsupportedFormat(format!(
+                "tensor {name:?} in {:?} has type {other:?}; F32, F16 and BF16 are read",
+                entry.part.file
+            )));
         }
     };
     manifest::check_shape(name, &entry.shape)?;

@@ -10,11 +10,7 @@ use super::{
     layout::{Layout, Target, plane_index},
     manifest::{FORMAT, FileEntry, MANIFEST, Manifest, Source, TensorEntry, sha256_hex},
 };
-use crate::{
-    card::Card,
-    error::Result,
-    quant::Plane,
-};
+use crate::{card::Card, error::Result, quant::Plane};
 
 /// The package's small files and facts, once they are known.
 #[derive(Debug, Clone, Default)]

@@ -144,11 +144,10 @@ impl Generate {
             seed: self.seed,
             ..Sampling::default()
         };
-        let params =
-            Params { sampling, max_tokens: self.max_tokens, stop: self.stop, ignore_eos: self.ignore_eos, ..Params::default() };
+        let params = Params { sampling, max_tokens: self.max_tokens, stop: self.stop, ignore_eos: self.ignore_eos, ..Params::default() };
         let mut generation = model.start(prompt, params)?;
         let (mut answer, mut ids) = (String::new(), Vec::new());
-        let mut say = |text: &str, answer: &mut String| {
+        let say = |text: &str, answer: &mut String| {
             answer.push_str(text);
             if !json {
                 print!("{text}");

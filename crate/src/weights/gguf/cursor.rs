@@ -46,7 +46,9 @@ impl<'a> Cursor<'a> {
         }
         if end > MAX_HEADER {
             let at = self.at;
-            return Err(Error::InvalidFile(format!("GGUF header: byte {at} asks for bytes up to {end}; a header ends by {MAX_HEADER}")).into());
+            return Err(
+                Error::InvalidFile(format!("GGUF header: byte {at} asks for bytes up to {end}; a header ends by {MAX_HEADER}")).into()
+            );
         }
         if end > self.bytes.len() as u64 { Err(Stop::More(end)) } else { Ok(()) }
     }
@@ -76,7 +78,8 @@ impl<'a> Cursor<'a> {
         let at = self.at;
         let len = self.u64()?;
         let bytes = self.take(len)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| Error::InvalidFile(format!("GGUF header: the string at byte {at} is not UTF-8")))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| Error::InvalidFile(format!("GGUF header: the string at byte {at} is not UTF-8")))?;
         Ok(text.to_owned())
     }
 }

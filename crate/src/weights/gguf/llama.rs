@@ -64,7 +64,11 @@ impl Llama {
         let metadata = &header.metadata;
         match metadata.string("general.architecture")? {
             Some("llama") => {}
-            Some(other) => return Err(Error::UnsupportedArchitecture(format!("{other:?}, by GGUF metadata \"general.architecture\"; \"llama\" is read"))),
+            Some(other) => {
+                return Err(Error::UnsupportedArchitecture(format!(
+                    "{other:?}, by GGUF metadata \"general.architecture\"; \"llama\" is read"
+                )));
+            }
             None => return Err(Error::InvalidFile("GGUF metadata \"general.architecture\" is missing".into())),
         }
         check_keys(metadata)?;
@@ -86,10 +90,9 @@ impl Llama {
         if tensor.name == ROPE_FACTORS {
             return Ok(None);
         }
-        let rename = self
-            .names
-            .get(&tensor.name)
-            .ok_or_else(|| Error::UnsupportedFormat(format!("GGUF tensor {:?} is no part of a llama model that is known here", tensor.name)))?;
+        let rename = self.names.get(&tensor.name).ok_or_else(|| {
+            Error::UnsupportedFormat(format!("GGUF tensor {:?} is no part of a llama model that is known here", tensor.name))
+        })?;
         if tensor.shape.iter().map(|&d| d as u64).ne(rename.shape.iter().copied()) {
             let message = format!("GGUF tensor {:?} has shape {:?}; the metadata asks for {:?}", tensor.name, tensor.shape, rename.shape);
             return Err(Error::InvalidFile(message));
@@ -111,7 +114,9 @@ impl Llama {
                 (f64::from(f) - expected).abs() <= 1e-3 * expected
             });
         if !same || self.config.get("rope_scaling").is_some() {
-            return Err(Error::UnsupportedFormat(format!("GGUF tensor {ROPE_FACTORS:?} holds factors other than those of Llama 3.1 to 3.3")));
+            return Err(Error::UnsupportedFormat(format!(
+                "GGUF tensor {ROPE_FACTORS:?} holds factors other than those of Llama 3.1 to 3.3"
+            )));
         }
         self.config["rope_scaling"] = json!({
             "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192
@@ -177,10 +182,10 @@ impl Sizes {
             context: required("context_length")?,
         };
         let bad = |what: &str| Err(Error::InvalidFile(format!("GGUF metadata: {what}")));
-        if sizes.head_dim == 0 || sizes.head_dim % 2 != 0 {
+        if sizes.head_dim == 0 || !sizes.head_dim.is_multiple_of(2) {
             return bad("heads must have an even number of elements");
         }
-        if sizes.heads % sizes.kv_heads != 0 {
+        if !sizes.heads.is_multiple_of(sizes.kv_heads) {
             return bad("\"llama.attention.head_count\" is no multiple of \"llama.attention.head_count_kv\"");
         }
         for key in ["attention.value_length", "rope.dimension_count"] {
@@ -195,7 +200,10 @@ impl Sizes {
 
 fn names(sizes: &Sizes, tensor_count: u64) -> Result<BTreeMap<String, Rename>> {
     if sizes.layers > tensor_count {
-        return Err(Error::InvalidFile(format!("GGUF metadata \"llama.block_count\" is {}, the file has {tensor_count} tensors", sizes.layers)));
+        return Err(Error::InvalidFile(format!(
+            "GGUF metadata \"llama.block_count\" is {}, the file has {tensor_count} tensors",
+            sizes.layers
+        )));
     }
     let (hidden, q, kv) = (sizes.hidden, sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
     let mut names = BTreeMap::new();
@@ -284,7 +292,8 @@ fn rope_scaling(metadata: &Metadata) -> Result<Option<Json>> {
         "linear" => {}
         "yarn" => {
             let original = metadata.u32(&key("original_context_length"))?;
-            let original = original.ok_or_else(|| Error::InvalidFile(format!("GGUF metadata {:?} is missing", key("original_context_length"))))?;
+            let original =
+                original.ok_or_else(|| Error::InvalidFile(format!("GGUF metadata {:?} is missing", key("original_context_length"))))?;
             scaling["original_max_position_embeddings"] = original.into();
             for (name, gguf) in [("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")] {
                 if let Some(beta) = metadata.f32(&key(gguf))? {

@@ -63,7 +63,7 @@ impl<'a> Input<'a> {
     /// Reads what is left, checks the length, and returns the SHA-256 of the whole file.
     pub async fn finish(mut self) -> Result<String> {
         self.skip_to(self.len).await?;
-        if self.receive().await? {
+        if !self.buffer.is_empty() || self.receive().await? {
             return Err(Error::Integrity(format!("the file is too long: it was announced with {} bytes", self.len)));
         }
         Ok(hex(&self.hash.finalize()))

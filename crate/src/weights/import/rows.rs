@@ -60,8 +60,7 @@ impl Repack {
     fn row(&mut self, values: &[u8], scales: &[u8]) -> Result<()> {
         self.from.unpack_row(values, scales, &mut self.floats);
         let largest = if self.to == Format::F32 { f32::MAX } else { 65504.0 };
-        // Not `any(|v| v.abs() > largest)`, which NaN would pass.
-        if let Some(value) = self.floats.iter().find(|v| !(v.abs() <= largest)) {
+        if let Some(value) = self.floats.iter().find(|v| v.is_nan() || v.abs() > largest) {
             let message = format!("tensor {:?} holds {value}, which {} cannot: convert with --quantize keep", self.name, self.to.name());
             return Err(Error::InvalidFile(message));
         }

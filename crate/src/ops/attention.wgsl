@@ -1,0 +1,32 @@
+// Attention of each row and head over a chunk of the cached positions: unnormalised output, largest score and sum of
+// exp(score - largest); attention_combine joins the chunks. With one chunk the output is normalised here.
+struct Params {
+    rows: u32,
+    heads: u32,
+    kv_heads: u32,
+    quads: u32,  // vec4s of a head
+    offset: u32, // of q, vec4s
+    stride: u32,
+    chunk: u32,  // positions
+    chunks: u32,
+    scale: f32,
+}
+struct Step {
+    position: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> step: Step;
+@group(0) @binding(2) var<storage, read> q: array<vec4f>;
+@group(0) @binding(3) var<storage, read> keys: array<vec4f>;
+@group(0) @binding(4) var<storage, read> values: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;     // [row][head][chunk][quad]
+@group(0) @binding(6) var<storage, read_write> stats: array<vec2f>; // [row][head][chunk] = (largest, sum)
+
+const LOWEST = -3.0e38;
+
+// First position of a chunk and the one past its end, for a row.
+fn positions(row: u32, chunk: u32) -> vec2u {
+    let first = chunk * p.chunk;
+    return vec2u(first, min(step.position + row + 1u, first + p.chunk));
+}
+

@@ -1,0 +1,11 @@
+// q4_1: w = scale * q + minimum, 8 nibbles in a word, groups of 32.
+@group(0) @binding(5) var<storage, read> values: array<u32>;
+@group(0) @binding(6) var<storage, read> scales: array<u32>;
+
+// Elements 4 i .. 4 i + 3 of the values plane, rows padded as `quant` says.
+fn unpack4(i: u32) -> vec4f {
+    let half = values[i >> 1u] >> ((i & 1u) * 16u);
+    let q = vec4u(half, half >> 4u, half >> 8u, half >> 12u) & vec4u(15u);
+    let group = unpack2x16float(scales[i >> 3u]);
+    return group.x * vec4f(q) + group.y;
+}

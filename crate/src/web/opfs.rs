@@ -1,0 +1,266 @@
+//! The store in the browser: the origin private file system, from a worker.
+//!
+//! Files are written through sync access handles (fast, appending, one writer at a time) and read through `getFile()`,
+//! which other tabs may do as well.
+
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use js_sys::{ArrayBuffer, IteratorNext, Promise, Reflect, Uint8Array};
+use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{
+    DomException, File, FileSystemDirectoryHandle, FileSystemFileHandle, FileSystemGetDirectoryOptions, FileSystemGetFileOptions,
+    FileSystemReadWriteOptions, FileSystemSyncAccessHandle, FileSystemWritableFileStream, StorageEstimate, StorageManager,
+};
+
+use super::js::{message, worker};
+use crate::{
+    error::{Error, Result},
+    weights::store::{Partial, Storage, Usage},
+};
+
+#[wasm_bindgen]
+extern "C" {
+    /// `FileSystemFileHandle` with `move`, which web-sys does not know.
+    #[wasm_bindgen(extends = FileSystemFileHandle)]
+    type MovableHandle;
+
+    #[wasm_bindgen(method, js_name = "move")]
+    fn move_to(this: &MovableHandle, folder: &FileSystemDirectoryHandle, name: &str) -> Promise;
+}
+
+/// The folder `openweights` of the origin's private file system.
+pub struct Opfs {
+    storage: StorageManager,
+    blobs: FileSystemDirectoryHandle,
+    models: FileSystemDirectoryHandle,
+    partial: FileSystemDirectoryHandle,
+}
+
+impl Opfs {
+    /// Opens it, and makes what is missing.
+    pub async fn open() -> Result<Opfs> {
+        let storage = Reflect::get(&worker().navigator(), &"storage".into()).unwrap_or_default();
+        if storage.is_undefined() || !Reflect::has(&storage, &"getDirectory".into()).unwrap_or(false) {
+            return Err(Error::Storage("this browser grants the page no private files: open it with https or from localhost".into()));
+        }
+        let storage: StorageManager = storage.unchecked_into();
+        let root = wait(storage.get_directory(), "opening private files").await?;
+        let root = folder(&root, "openweights").await?;
+        let (blobs, models, partial) = (folder(&root, "blobs").await?, folder(&root, "models").await?, folder(&root, "partial").await?);
+        Ok(Opfs { storage, blobs, models, partial })
+    }
+
+    async fn begin_file(&self, name: &str) -> Result<OpfsPartial> {
+        let options = FileSystemGetFileOptions::new();
+        options.set_create(true);
+        let file: FileSystemFileHandle = wait(self.partial.get_file_handle_with_options(name, &options), name).await?;
+        let handle: FileSystemSyncAccessHandle = wait(file.create_sync_access_handle(), name).await?;
+        let partial =
+            OpfsPartial { name: name.to_string(), file, handle, written: 0, partial: self.partial.clone(), blobs: self.blobs.clone() };
+        partial.handle.truncate_with_u32(0).map_err(|e| failed(name, &e))?;
+        Ok(partial)
+    }
+}
+
+impl Storage for Opfs {
+    fn blob_size<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Option<u64>>> {
+        async move { Ok(file(&self.blobs, sha256).await?.map(|file| file.size() as u64)) }.boxed_local()
+    }
+
+    fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        async move {
+            let file = file(&self.blobs, sha256).await?.ok_or_else(|| Error::NotFound(format!("stored file {sha256}")))?;
+            let (start, end) = (offset as f64, offset as f64 + len as f64);
+            if end > file.size() {
+                return Err(Error::Integrity(format!("stored file {sha256} is cut short: it has {} bytes, {end} are needed", file.size())));
+            }
+            contents(file.slice_with_f64_and_f64(start, end).map_err(|e| failed(sha256, &e))?.array_buffer(), sha256).await
+        }
+        .boxed_local()
+    }
+
+    fn begin<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
+        async move { Ok(Box::new(self.begin_file(sha256).await?) as Box<dyn Partial>) }.boxed_local()
+    }
+
+    fn remove_blob<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+        remove(&self.blobs, sha256.to_string()).boxed_local()
+    }
+
+    fn blobs(&self) -> LocalBoxFuture<'_, Result<Vec<String>>> {
+        names(&self.blobs).boxed_local()
+    }
+
+    fn sweep(&self) -> LocalBoxFuture<'_, Result<()>> {
+        async move {
+            for name in names(&self.partial).await? {
+                match remove(&self.partial, name).await {
+                    // A file that is being written is locked: it stays.
+                    Err(Error::Storage(_)) => {}
+                    other => other?,
+                }
+            }
+            Ok(())
+        }
+        .boxed_local()
+    }
+
+    fn records(&self) -> LocalBoxFuture<'_, Result<Vec<String>>> {
+        async move { Ok(names(&self.models).await?.iter().filter_map(|name| Some(name.strip_suffix(".json")?.to_string())).collect()) }
+            .boxed_local()
+    }
+
+    fn read_record<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>>> {
+        async move {
+            match file(&self.models, &format!("{id}.json")).await? {
+                Some(file) => contents(file.array_buffer(), id).await.map(Some),
+                None => Ok(None),
+            }
+        }
+        .boxed_local()
+    }
+
+    fn write_record<'a>(&'a self, id: &'a str, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
+        async move {
+            let name = format!("{id}.json");
+            let mut partial = self.begin_file(&name).await?;
+            partial.write(bytes)?;
+            partial.finish(&self.models).await
+        }
+        .boxed_local()
+    }
+
+    fn remove_record<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+        remove(&self.models, format!("{id}.json")).boxed_local()
+    }
+
+    fn usage(&self) -> LocalBoxFuture<'_, Result<Usage>> {
+        async move {
+            let promise = self.storage.estimate().map_err(|e| failed("storage estimate", &e))?;
+            let estimate: StorageEstimate = wait(promise, "storage estimate").await?;
+            Ok(Usage { used: estimate.get_usage().unwrap_or(0.0) as u64, quota: estimate.get_quota().map(|quota| quota as u64) })
+        }
+        .boxed_local()
+    }
+}
+
+/// A file being written. The handle locks it; closing one twice does nothing.
+struct OpfsPartial {
+    name: String,
+    file: FileSystemFileHandle,
+    handle: FileSystemSyncAccessHandle,
+    written: u64,
+    partial: FileSystemDirectoryHandle,
+    blobs: FileSystemDirectoryHandle,
+}
+
+impl OpfsPartial {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let at = FileSystemReadWriteOptions::new();
+            at.set_at_f64(self.written as f64);
+            // The browser reads straight from wasm memory.
+            let count = self.handle.write_with_u8_array_and_options(bytes, &at).map_err(|e| failed(&self.name, &e))? as usize;
+            if count == 0 || count > bytes.len() {
+                return Err(Error::Storage(format!("writing {}: {count} of {} bytes were taken", self.name, bytes.len())));
+            }
+            self.written += count as u64;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// Makes it the file of its name in `folder`, at once.
+    async fn finish(&self, folder: &FileSystemDirectoryHandle) -> Result<()> {
+        self.handle.flush().map_err(|e| failed(&self.name, &e))?;
+        self.handle.close();
+        if Reflect::has(&self.file, &"move".into()).unwrap_or(false) {
+            let file: &MovableHandle = self.file.unchecked_ref();
+            return wait::<JsValue>(file.move_to(folder, &self.name), &self.name).await.map(drop);
+        }
+        // A writable stream writes beside the file and takes its place when closed.
+        let bytes: File = wait(self.file.get_file(), &self.name).await?;
+        let options = FileSystemGetFileOptions::new();
+        options.set_create(true);
+        let target: FileSystemFileHandle = wait(folder.get_file_handle_with_options(&self.name, &options), &self.name).await?;
+        let stream: FileSystemWritableFileStream = wait(target.create_writable(), &self.name).await?;
+        wait::<JsValue>(stream.write_with_blob(&bytes).map_err(|e| failed(&self.name, &e))?, &self.name).await?;
+        wait::<JsValue>(stream.close(), &self.name).await?;
+        remove(&self.partial, self.name.clone()).await
+    }
+}
+
+impl Partial for OpfsPartial {
+    fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
+        async move { self.write(bytes) }.boxed_local()
+    }
+
+    fn commit(self: Box<Self>) -> LocalBoxFuture<'static, Result<()>> {
+        async move { self.finish(&self.blobs).await }.boxed_local()
+    }
+}
+
+impl Drop for OpfsPartial {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}
+
+/// The result of `promise`, as the type that the browser's interface says it has.
+async fn wait<T: JsCast>(promise: Promise, what: &str) -> Result<T> {
+    JsFuture::from(promise).await.map(JsCast::unchecked_into).map_err(|e| failed(what, &e))
+}
+
+async fn folder(parent: &FileSystemDirectoryHandle, name: &str) -> Result<FileSystemDirectoryHandle> {
+    let options = FileSystemGetDirectoryOptions::new();
+    options.set_create(true);
+    wait(parent.get_directory_handle_with_options(name, &options), name).await
+}
+
+/// The file `name`, none if there is none.
+async fn file(folder: &FileSystemDirectoryHandle, name: &str) -> Result<Option<File>> {
+    let found = async {
+        let handle: FileSystemFileHandle = wait(folder.get_file_handle(name), name).await?;
+        wait(handle.get_file(), name).await
+    };
+    match found.await {
+        Ok(file) => Ok(Some(file)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn contents(buffer: Promise, what: &str) -> Result<Vec<u8>> {
+    let buffer: ArrayBuffer = wait(buffer, what).await?;
+    Ok(Uint8Array::new(&buffer).to_vec())
+}
+
+async fn names(folder: &FileSystemDirectoryHandle) -> Result<Vec<String>> {
+    let keys = folder.keys();
+    let mut names = Vec::new();
+    loop {
+        let next: IteratorNext = wait(keys.next().map_err(|e| failed("listing files", &e))?, "listing files").await?;
+        if next.done() {
+            return Ok(names);
+        }
+        names.extend(next.value().as_string());
+    }
+}
+
+/// Removes `name`, if it is there.
+async fn remove(folder: &FileSystemDirectoryHandle, name: String) -> Result<()> {
+    match wait::<JsValue>(folder.remove_entry(&name), &name).await {
+        Err(Error::NotFound(_)) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn failed(what: &str, error: &JsValue) -> Error {
+    match error.dyn_ref::<DomException>().map(|e| e.name()).as_deref() {
+        // How much would be needed, the caller knows.
+        Some("QuotaExceededError") => Error::Quota { needed: 0, available: 0 },
+        Some("NotFoundError") => Error::NotFound(format!("stored file {what}")),
+        Some("NoModificationAllowedError") => Error::Storage(format!("{what} is in use, perhaps by another tab that loads the same model")),
+        _ => Error::Storage(format!("{what}: {}", message(error))),
+    }
+}
