@@ -43,7 +43,7 @@ impl Kernel {
             let planes = if format.is_quantised() { 2 } else { 1 };
             Kernel {
                 id: (name, Some(format)),
-                parts: [parts, &[format.wgsl()]].concat(),
+                parts: [parts, &[include_str!("../quant/unpack.wgsl"), format.wgsl()]].concat(),
                 bindings: (1..)
                     .zip(bindings.iter().copied())
                     .chain([(5, Access::Read), (6, Access::Read)].into_iter().take(planes))

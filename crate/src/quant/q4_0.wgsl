@@ -13,3 +13,15 @@ fn unpack4(i: u32) -> vec4f {
     let q = vec4u(half, half >> 4u, half >> 8u, half >> 12u) & vec4u(15u);
     return scale(i >> 3u) * (vec4f(q) - 8.0);
 }
+
+// The same without scale: 8 elements from vec4 i on, i even; w = scale * raw + offset with scaling(g) of their group g.
+fn raw8(i: u32) -> Eight {
+    let word = values[i >> 1u];
+    let low = vec4u(word, word >> 4u, word >> 8u, word >> 12u) & vec4u(15u);
+    let high = vec4u(word >> 16u, word >> 20u, word >> 24u, word >> 28u) & vec4u(15u);
+    return Eight(vec4f(low), vec4f(high));
+}
+
+fn scaling(g: u32) -> vec2f {
+    return scale(g) * vec2f(1.0, -8.0);
+}

@@ -9,3 +9,15 @@ fn unpack4(i: u32) -> vec4f {
     let group = unpack2x16float(scales[i >> 3u]);
     return group.x * vec4f(q) + group.y;
 }
+
+// The same without scale: 8 elements from vec4 i on, i even; w = scale * raw + offset with scaling(g) of their group g.
+fn raw8(i: u32) -> Eight {
+    let word = values[i >> 1u];
+    let low = vec4u(word, word >> 4u, word >> 8u, word >> 12u) & vec4u(15u);
+    let high = vec4u(word >> 16u, word >> 20u, word >> 24u, word >> 28u) & vec4u(15u);
+    return Eight(vec4f(low), vec4f(high));
+}
+
+fn scaling(g: u32) -> vec2f {
+    return unpack2x16float(scales[g]);
+}
