@@ -147,7 +147,8 @@ fn a_checkpoint_becomes_a_package() {
         let mut memory = Memory::default();
         let mut last = (0, 0);
         let options = Options { quantize, ..Options::default() };
-        let import = import::checkpoint(&checkpoint, options, &mut memory, &mut |done, total| last = (done, total));
+        let mut progress = |done, total| last = (done, total);
+        let import = import::checkpoint(&checkpoint, options, &mut memory, &mut progress);
         let manifest = pollster::block_on(import).unwrap();
         assert_eq!(last, (checkpoint.card.bytes, checkpoint.card.bytes));
         assert_eq!(Manifest::parse(&memory.files[MANIFEST]).unwrap(), manifest);
