@@ -52,7 +52,7 @@ test("works in a page that Vite builds", { timeout: 300_000 }, async () => {
   writeFileSync(`${project}/main.js`, 'import * as ow from "openweights"; globalThis.ow = ow;');
   run(`${root}/node_modules/.bin/vite`, ["build", "--logLevel", "error"]);
   const model = path.join(project, "tiny");
-  run(process.env.OW_CLI ?? `${root}/target/debug/openweights`, ["convert", `${root}/tests/fixtures/tiny/llama_plain`, model]);
+  run(`${root}/target/debug/openweights`, ["convert", `${root}/tests/fixtures/tiny/llama_plain`, model]);
 
   const server = await serve({ "/": `${project}/dist`, "/tiny/": model });
   const browser = await launch();

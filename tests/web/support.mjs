@@ -33,7 +33,7 @@ export function environment(options = {}) {
 /** A package of a few kilobytes, made by the command line from a fixture. */
 export function tinyPackage() {
   const out = path.join(mkdtempSync(path.join(tmpdir(), "openweights-")), "tiny");
-  execFileSync(process.env.OW_CLI ?? `${root}/target/debug/openweights`, ["convert", `${root}/tests/fixtures/tiny/llama_plain`, out], { stdio: "ignore" });
+  execFileSync(`${root}/target/debug/openweights`, ["convert", `${root}/tests/fixtures/tiny/llama_plain`, out], { stdio: "ignore" });
   return out;
 }
 
