@@ -1,6 +1,6 @@
 // Measures the package in Chromium, joins it with what the command line measured, prints and writes bench.json.
 //   node tests/web/bench.mjs OUT PROMPT_TOKENS ANSWER_TOKENS
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { launch } from "./browser.mjs";
 import { SMOLLM2, openApi, root } from "./support.mjs";
@@ -46,7 +46,6 @@ async function chromium(backend, promptTokens, tokens) {
     const { page, ms, info } = await load(context, server, backend);
     if (backend === "webgpu") await request(page, 8, 2);
     const measured = await request(page, promptTokens, tokens);
-    const memory = await page.evaluate(async () => (await performance.measureUserAgentSpecificMemory?.())?.bytes ?? null).catch(() => null);
     return {
       backend,
       device: info.device,
@@ -57,12 +56,28 @@ async function chromium(backend, promptTokens, tokens) {
       ttft_ms: measured.ttft_ms,
       load_cold_ms: cold.ms,
       load_warm_ms: ms,
-      peak_bytes: memory,
+      peak_bytes: peakBytes(),
     };
   } finally {
     await browser.close();
     await server.close();
   }
+}
+
+/** Peak resident memory of all the browser's processes together (Linux tells). Each peak has its own moment: an upper bound. */
+function peakBytes() {
+  if (!existsSync("/proc/self/status")) return null;
+  const parents = new Map();
+  const peaks = new Map();
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number)) {
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      parents.set(pid, Number(/^PPid:\s*(\d+)/m.exec(status)[1]));
+      peaks.set(pid, 1024 * Number(/^VmHWM:\s*(\d+)/m.exec(status)?.[1] ?? 0));
+    } catch {} // it ended meanwhile
+  }
+  const ours = (pid) => pid === process.pid || (pid > 1 && ours(parents.get(pid) ?? 0));
+  return [...peaks].filter(([pid]) => pid !== process.pid && ours(pid)).reduce((sum, [, peak]) => sum + peak, 0);
 }
 
 function size() {
