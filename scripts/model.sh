@@ -42,7 +42,7 @@ convert_model() {
   say "converting it to a package in models/"
   rm -rf "$MODEL" "$MODEL.part"
   mkdir -p models
-  "$CLI" convert "$GGUF" "$MODEL.part" >&2
+  "$CLI" convert "$GGUF" "$MODEL.part" >/dev/null
   mv "$MODEL.part" "$MODEL"
   touch "$MODEL/openweights.json"
 }

@@ -20,33 +20,31 @@ const aborted = () => new OpenWeightsError("aborted", "aborted");
 /** A package's address, absolute. Relative ones start with `/`, `./` or `../`: a bare `org/name` is kept for model hubs. */
 function address(source: string | URL): string {
   const text = String(source);
-  if (/^\.{0,2}\//.test(text)) return new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href).href;
-  if (URL.canParse(text)) return text;
+  if (/^(https?:\/|\.{0,2})\//.test(text)) return new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href).href;
   throw new OpenWeightsError("invalid_input", `not an address: ${JSON.stringify(text)} (relative ones start with "/", "./" or "../")`);
 }
 
 let shared: Remote | undefined;
 /** A worker for questions that need no model. It becomes a model's worker if it is idle at the next `load`. */
-function helper(): Remote {
-  if (!shared || shared.closed) shared = new Remote();
-  return shared;
-}
+const helper = (): Remote => (shared = !shared || shared.state === "closed" ? new Remote() : shared);
 
 function takeRemote(): Remote {
-  const remote = shared?.idle ? shared : new Remote();
-  if (remote === shared) shared = undefined;
+  if (shared?.state !== "idle") return new Remote();
+  const remote = shared;
+  shared = undefined;
   return remote;
 }
 
 /** Loads the model at `source`: from browser storage if it is there, else it is downloaded, verified and stored first. */
 export async function load(source: string | URL, options: LoadOptions = {}): Promise<Model> {
   const { signal, onProgress, ...rest } = options;
+  const url = address(source);
   if (signal?.aborted) throw aborted();
   const remote = takeRemote();
+  // The worker's end is the surest way to stop a download: it holds nothing but this.
   const cancel = () => remote.close(aborted());
-  signal?.addEventListener("abort", cancel, { once: true });
+  signal?.addEventListener("abort", cancel);
   try {
-    const url = address(source);
     const { card, info } = await remote.call<{ card: Card; info: ModelInfo }, Progress>("load", [url, rest], { onEvent: onProgress });
     return new Model(remote, card, info);
   } catch (error) {
@@ -103,7 +101,7 @@ export class Model {
   }
 }
 
-/** `create`, with and without `stream`. Bad input rejects here, never in the loop over the stream. */
+/** With and without `stream`. Bad input rejects here, not in the loop over the stream. */
 export interface Create<Params, Whole, Chunk> {
   (params: Params & { stream: true }): Promise<AsyncGenerator<Chunk, void, undefined>>;
   (params: Params & { stream?: false }): Promise<Whole>;

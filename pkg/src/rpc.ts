@@ -32,12 +32,10 @@ export class Remote {
     };
   }
 
-  get closed(): boolean {
-    return this.#closed !== undefined;
-  }
-
-  get idle(): boolean {
-    return !this.closed && this.#pending.size === 0;
+  /** `idle` has nothing to answer, `closed` never will. */
+  get state(): "busy" | "idle" | "closed" {
+    if (this.#closed) return "closed";
+    return this.#pending.size ? "busy" : "idle";
   }
 
   /** Calls `method` in the worker. An abort is sent there; the worker then answers with `aborted`. */

@@ -111,6 +111,7 @@ export interface CompletionParams extends GenerateParams {
 
 export type FinishReason = "stop" | "length";
 
+/** Counts and times of a request. */
 export interface Usage {
   prompt_tokens: number;
   completion_tokens: number;
@@ -163,8 +164,8 @@ export interface StoredModel {
   bytes: number;
 }
 
-/** Bytes that this site stores, and may store. */
+/** Bytes that this site stores, and may store where the browser tells. */
 export interface StorageUsage {
   used: number;
-  quota: number;
+  quota: number | null;
 }

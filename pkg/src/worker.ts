@@ -7,7 +7,7 @@ import type { ChatParams, CompletionParams, LoadOptions, Usage } from "./types.j
 /** What a call may do besides returning. */
 interface Call {
   emit: (event: unknown) => void;
-  readonly aborted: boolean;
+  signal: AbortSignal;
 }
 
 /** What generation reports: `crate/src/web/api.rs` makes these. */
@@ -44,9 +44,7 @@ function macrotask(): Promise<void> {
 
 async function generate(call: Call, begin: (model: wasm.Model) => void): Promise<void> {
   const model = loaded();
-  const check = () => {
-    if (call.aborted) throw new OpenWeightsError("aborted", "aborted");
-  };
+  const check = () => call.signal.throwIfAborted();
   try {
     check();
     begin(model);
@@ -78,18 +76,18 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
   usage: () => wasm.store_usage(),
 };
 
-const calls = new Map<number, { aborted: boolean }>();
+const calls = new Map<number, AbortController>();
 const post = (message: Response) => postMessage(message);
 
 self.onmessage = async ({ data }: MessageEvent<Request>) => {
   if ("abort" in data) {
-    const call = calls.get(data.abort);
-    if (call) call.aborted = true;
+    calls.get(data.abort)?.abort(new OpenWeightsError("aborted", "aborted"));
     return;
   }
   const { id, method, args } = data;
-  const call = { aborted: false, emit: (event: unknown) => post({ id, event }) };
-  calls.set(id, call);
+  const abort = new AbortController();
+  const call = { signal: abort.signal, emit: (event: unknown) => post({ id, event }) };
+  calls.set(id, abort);
   try {
     await (ready ??= init());
     const run = methods[method];

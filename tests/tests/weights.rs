@@ -231,7 +231,7 @@ fn missing_misshapen_and_unknown_tensors_are_named() {
     expect(&refused(|t| t.gguf.tensors.retain(|t| t.name != name)), "invalid_file", "\"blk.1.attn_k.weight\" is missing");
     expect(&refused(|t| t.gguf.tensor(name).shape = vec![64, 32]), "invalid_file", "blk.1.attn_k.weight");
     expect(&refused(|t| t.gguf.tensor(name).shape = vec![2048]), "invalid_file", "blk.1.attn_k.weight");
-    expect(&refused(|t| t.gguf.tensor(name).shape = vec![u64::MAX, 64]), "invalid_file", "dimension");
+    expect(&refused(|t| t.gguf.tensor(name).shape = vec![u64::MAX, 64]), "invalid_file", "impossible shape");
     expect(&refused(|t| t.gguf.tensor(name).shape = vec![1 << 30, 1 << 30]), "invalid_file", "impossible shape");
     expect(&refused(|t| t.gguf.tensor(name).name = "blk.1.mystery.weight".into()), "unsupported_format", "blk.1.mystery.weight");
     expect(&refused(|t| t.gguf.tensor(name).name = "blk.0.attn_k.weight".into()), "invalid_file", "occurs twice");

@@ -1,20 +1,20 @@
 // The package's interface on WebGPU: the reference's tokens, OpenAI's shapes, aborts, bad requests.
 import assert from "node:assert/strict";
-import { before, test } from "node:test";
+import { test } from "node:test";
 import { QUESTION, SMOLLM2, apiPage, environment, load, outcome, reference } from "./support.mjs";
 
-const env = environment();
 const limit = { timeout: 300_000 };
 let page;
 
-before(async () => {
+async function ready(env) {
   page = await apiPage(env);
   const loaded = await load(page, SMOLLM2, { backend: "webgpu", contextLength: 512 });
   assert.equal(loaded.info?.backend, "webgpu", JSON.stringify(loaded));
   assert.equal(loaded.info.architecture, "llama");
   assert.equal(loaded.info.contextLength, 512);
   assert.deepEqual(loaded.phases, ["manifest", "download", "load"]);
-}, limit);
+}
+const env = environment({ ready });
 
 const chat = (params) => outcome(page, (params) => model.chat.completions.create(params), params);
 const stream = (params) =>

@@ -91,6 +91,8 @@ test("the network is gone and the model is not stored; and with it stored", asyn
   assert(["offline", "network"].includes(result.code), JSON.stringify(result));
   await page.context().setOffline(false);
   assert.equal((await load(page, TINY, cpu)).info?.backend, "cpu");
+  // The next worker's own script; a page that must open without a network keeps it with a service worker.
+  await outcome(page, () => ow.store.list());
   await page.context().setOffline(true);
   assert.equal((await outcome(page, (source) => ow.inspect(source), TINY)).stored, true);
   await page.context().close();

@@ -14,13 +14,14 @@ export const TINY = "/tiny/";
 export const reference = JSON.parse(readFileSync(`${root}/tests/fixtures/gguf/smollm2_chat.json`, "utf8"));
 export const QUESTION = [{ role: "user", content: "What is the capital of France?" }];
 
-/** Starts server and browser before a file's tests and ends them after. `webgpu: false` tests without. */
+/** Starts server and browser before a file's tests, then runs `ready`, and ends them after. `webgpu: false` tests without. */
 export function environment(options = {}) {
   const env = { server: undefined, browser: undefined };
   before(async () => {
     assert(existsSync(`${root}${SMOLLM2}openweights.json`), "models/ is not prepared: run scripts/test, or scripts/demo once");
     env.server = await serve({ "/": `${root}/web/dist`, "/models/": `${root}/models`, "/test/": `${root}/tests/web/pages`, ...options.roots });
     env.browser = await launch(options);
+    await options.ready?.(env);
   });
   after(async () => {
     await env.browser?.close();

@@ -20,11 +20,10 @@ function link(text: string, address: string): Node {
   return anchor;
 }
 
+/** The licence's id as declared, with its name where the id is not one of a list. */
 function license(card: Card): Node {
-  const id = card.license ?? card.license_name;
-  if (!id) return card.license_link ? link(card.license_link.value, card.license_link.value) : fact(null);
-  const text = card.license && card.license_name ? `${card.license.value} (${card.license_name.value})` : id.value;
-  return card.license_link ? link(text, card.license_link.value) : fact({ value: text, source: id.source });
+  if (card.license && card.license_name) return fact({ ...card.license, value: `${card.license.value} (${card.license_name.value})` });
+  return fact(card.license ?? card.license_name);
 }
 
 export function renderCard(card: Card, downloadBytes: number): HTMLElement {
@@ -32,6 +31,7 @@ export function renderCard(card: Card, downloadBytes: number): HTMLElement {
     ["Name", fact(card.name)],
     ["Publisher", fact(card.publisher)],
     ["Licence", license(card)],
+    ["Licence text", card.license_link ? link(card.license_link.value, card.license_link.value) : fact(null)],
     ["Parameters", make("span", format.count(card.parameters))],
     ["Quantisation", make("span", card.quantisation)],
     ["Size", make("span", format.bytes(downloadBytes))],

@@ -3,6 +3,13 @@
 use crate::error::{Error, Result};
 use crate::text::stream::Pieces;
 
+/// The part of `tokenizer.json` that streaming needs; the rest, megabytes of vocabulary, is skipped.
+#[derive(serde::Deserialize)]
+struct DecoderOnly {
+    #[serde(default)]
+    decoder: serde_json::Value,
+}
+
 /// Text to token ids and back.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -14,13 +21,13 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let bad = |e: &dyn std::fmt::Display| Error::InvalidFile(format!("tokenizer.json: {e}"));
-        let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| bad(&e))?;
+        let DecoderOnly { decoder } = serde_json::from_slice(bytes).map_err(|e| bad(&e))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| bad(&e))?;
         // A file may ask to cut or pad every text; both would change a prompt silently.
         inner.with_truncation(None).map_err(|e| bad(&e))?;
         inner.with_padding(None);
         let vocab_size = inner.get_vocab_size(true);
-        Ok(Self { inner, pieces: Pieces::of_decoder(&json["decoder"]), vocab_size })
+        Ok(Self { inner, pieces: Pieces::of_decoder(&decoder), vocab_size })
     }
 
     /// Token ids of `text`. Special tokens that occur in the text are recognised. `add_special` also adds what the

@@ -6,12 +6,12 @@ use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use super::{
+    adapter, load,
     request::Request,
     values::{error, from_js, to_js},
 };
 use crate::{
-    backend::{Backend, reference::Reference},
-    engine::{self, LoadOptions},
+    engine,
     error::{Error, Result},
     generate::{Event, FinishReason, Generation, Usage},
 };
@@ -51,6 +51,8 @@ impl From<Event> for Step {
 #[wasm_bindgen]
 pub struct Model {
     model: engine::Model,
+    /// The device, in the browser's words where it has any.
+    device: String,
     generation: Option<Generation>,
 }
 
@@ -60,7 +62,12 @@ impl Model {
     pub async fn load(url: String, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
         let load = async { load::load(&url, from_js(options, "options")?, &on_progress).await };
         let model = load.await.map_err(|e| error(&e))?;
-        Ok(Model { model, generation: None })
+        let device = match model.info().backend.name {
+            "gpu" => adapter::name().await,
+            _ => None,
+        };
+        let device = device.unwrap_or_else(|| model.info().backend.device.clone());
+        Ok(Model { model, device, generation: None })
     }
 
     /// The card.
@@ -73,7 +80,7 @@ impl Model {
         let info = self.model.info();
         to_js(&Info {
             backend: if info.backend.name == "gpu" { "webgpu" } else { "cpu" },
-            device: &info.backend.device,
+            device: &self.device,
             software: info.backend.software,
             architecture: &info.architecture,
             context_length: info.context_length,

@@ -3,6 +3,7 @@
 //! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
 //! * [`load`] joins network ([`fetch`]), storage ([`opfs`]) and time ([`clock`]) with the policies of [`crate::weights`].
 
+mod adapter;
 pub mod api;
 pub mod clock;
 pub mod fetch;

@@ -14,6 +14,7 @@ mod metadata;
 use cursor::{Cursor, Stop};
 pub use metadata::{Metadata, Value};
 
+use super::manifest::check_shape;
 use crate::{
     error::{Error, Result},
     quant::Format,
@@ -191,14 +192,10 @@ fn tensor(cursor: &mut Cursor) -> Result<Tensor, Stop> {
     }
     let mut shape = Vec::new();
     for _ in 0..dimensions {
-        let size = cursor.u64()?;
-        // 2^31 elements a side keeps every product below within u128 and every index within usize on all targets.
-        if size == 0 || size >= 1 << 31 {
-            return Err(bad(format!("has a dimension of {size}")).into());
-        }
-        shape.push(size as usize);
+        shape.push(usize::try_from(cursor.u64()?).unwrap_or(usize::MAX));
     }
     shape.reverse();
+    check_shape(&name, &shape)?;
     let kind = cursor.u32()?;
     let format = format(kind, &name)?;
     let cols = shape[shape.len() - 1];
@@ -207,9 +204,8 @@ fn tensor(cursor: &mut Cursor) -> Result<Tensor, Stop> {
             bad(format!("has rows of {cols} elements, which are no multiple of the {} of {}", format.group(), format.name())).into()
         );
     }
-    let rows: u128 = shape[..shape.len() - 1].iter().map(|&d| d as u128).product();
-    let len = rows * format.ggml_row_bytes(cols) as u128;
-    let len = u64::try_from(len).ok().filter(|&l| l < 1 << 48).ok_or_else(|| bad(format!("has the impossible shape {shape:?}")))?;
+    let rows: u64 = shape[..shape.len() - 1].iter().map(|&d| d as u64).product();
+    let len = rows * format.ggml_row_bytes(cols) as u64;
     Ok(Tensor { name, shape, format, offset: cursor.u64()?, len })
 }
 

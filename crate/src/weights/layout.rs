@@ -119,7 +119,7 @@ fn split(tensor: &Target, plane: Plane) -> Result<Vec<Piece>> {
     }
     // Cut after an even number of rows: every piece but the last is then whole words, whatever the scales' row length.
     let most = (MAX_PIECE / row_bytes) & !1;
-    if most == 0 || (float && row_bytes * 8 != tensor.cols() * tensor.format.bits()) {
+    if most == 0 || rows.checked_mul(row_bytes).is_none() || (float && row_bytes * 8 != tensor.cols() * tensor.format.bits()) {
         let message = format!("tensor {:?} of shape {:?} cannot be stored as {}", tensor.name, tensor.shape, tensor.format.name());
         return Err(Error::UnsupportedFormat(message));
     }

@@ -160,13 +160,12 @@ pub fn check_file_name(name: &str) -> Result<()> {
     }
 }
 
-/// One to four dimensions, none 0, fewer than 2^47 elements in all.
+/// One to four dimensions, none 0; no row longer than 2^26 elements and fewer than 2^31 rows, so that sizes of rows and
+/// numbers of rows fit 32 bits on every target.
 pub(super) fn check_shape(name: &str, shape: &[usize]) -> Result<()> {
-    let elements = shape.iter().try_fold(1_u64, |n, &d| n.checked_mul(d as u64));
-    match elements {
-        Some(1..=0x7fff_ffff_ffff) if (1..=4).contains(&shape.len()) => Ok(()),
-        _ => Err(Error::InvalidFile(format!("tensor {name:?} has the impossible shape {shape:?}"))),
-    }
+    let rows = shape.iter().rev().skip(1).try_fold(1_u64, |n, &d| n.checked_mul(d as u64));
+    let possible = (1..=4).contains(&shape.len()) && matches!(rows, Some(1..=0x7fff_ffff)) && matches!(shape.last(), Some(1..=0x3ff_ffff));
+    if possible { Ok(()) } else { Err(Error::InvalidFile(format!("tensor {name:?} has the impossible shape {shape:?}"))) }
 }
 
 /// Lower-case hexadecimal SHA-256 of `bytes`.

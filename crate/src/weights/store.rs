@@ -50,7 +50,8 @@ pub trait Partial {
     fn commit(self: Box<Self>) -> LocalBoxFuture<'static, Result<()>>;
 }
 
-/// What storage holds and may hold, in bytes.
+/// What storage holds and may hold, in bytes, as the browser estimates it. Their difference can be relied on; `used` alone
+/// is padded and lags behind, and [`stored_bytes`] is what our models take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// In use, by everything of this origin.
@@ -107,6 +108,15 @@ pub async fn is_complete(storage: &dyn Storage, manifest: &Manifest) -> Result<b
         }
     }
     Ok(true)
+}
+
+/// Bytes of all stored files, also of downloads that are not complete.
+pub async fn stored_bytes(storage: &dyn Storage) -> Result<u64> {
+    let mut bytes = 0;
+    for sha256 in storage.blobs().await? {
+        bytes += storage.blob_size(&sha256).await?.unwrap_or(0);
+    }
+    Ok(bytes)
 }
 
 /// Removes a model, and its files where no other model has them too.

@@ -188,6 +188,10 @@ impl Sizes {
         if !sizes.heads.is_multiple_of(sizes.kv_heads) {
             return bad("\"llama.attention.head_count\" is no multiple of \"llama.attention.head_count_kv\"");
         }
+        let tokens = metadata.strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len) as u64;
+        if tokens > sizes.vocab {
+            return bad(&format!("{tokens} tokens are listed, the model has {}", sizes.vocab));
+        }
         for key in ["attention.value_length", "rope.dimension_count"] {
             if optional(key)?.is_some_and(|n| n != sizes.head_dim) {
                 let message = format!("GGUF metadata \"llama.{key}\" differs from the head's {} elements", sizes.head_dim);
