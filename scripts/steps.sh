@@ -17,7 +17,7 @@ step() {
   fi
 }
 
-rustdoc() { RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps; }
+rustdoc() { RUSTDOCFLAGS='-D warnings' cargo doc --quiet --workspace --no-deps --document-private-items; }
 
 static_checks() {
   step "cargo fmt" cargo fmt --all --check
