@@ -26,6 +26,12 @@ test("holds what a page needs and nothing else", () => {
   assert.deepEqual(readdirSync(installed).sort(), ["LICENSE", "README.md", "dist", "package.json", "wasm"]);
 });
 
+test("is thin: less than 600 lines of TypeScript", () => {
+  const files = readdirSync(`${root}/pkg/src`).map((name) => readFileSync(`${root}/pkg/src/${name}`, "utf8"));
+  const lines = files.reduce((sum, text) => sum + text.split("\n").length - 1, 0);
+  assert(lines > 0 && lines < 600, `${lines} lines`);
+});
+
 test("can be imported on a server", () => {
   const names = run("node", ["-e", 'import("openweights").then((m) => console.log(Object.keys(m).sort().join()))']);
   assert.equal(names.trim(), "Model,OpenWeightsError,inspect,load,store");
