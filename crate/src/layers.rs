@@ -39,14 +39,22 @@ impl Linear {
         Linear { weight: embedding, bias: None }
     }
 
+    /// `x W^T + b`.
+    pub fn of(&self, b: &mut dyn Backend, x: Tensor) -> Tensor {
+        b.matmul(self.weight, x, self.bias, None)
+    }
+
     /// `x W^T + b + residual`.
     pub fn add_to(&self, b: &mut dyn Backend, x: Tensor, residual: Tensor) -> Tensor {
         b.matmul(self.weight, x, self.bias, Some(residual))
     }
 
-    /// The map of the normed `x`.
-    pub fn of_norm(&self, b: &mut dyn Backend, norm: &RmsNorm, x: Tensor) -> Tensor {
-        b.norm_matmul(x, norm.weight, norm.eps, self.weight, self.bias)
+    /// The map of `x`, normed first if there is a norm.
+    pub fn of_normed(&self, b: &mut dyn Backend, norm: Option<&RmsNorm>, x: Tensor) -> Tensor {
+        match norm {
+            Some(norm) => b.norm_matmul(x, norm.weight, norm.eps, self.weight, self.bias),
+            None => self.of(b, x),
+        }
     }
 }
 
@@ -57,45 +65,109 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// `prefix.weight`.
-    pub async fn load(loader: &mut Loader<'_>, prefix: &str, width: usize, eps: f32) -> Result<RmsNorm> {
-        Ok(RmsNorm { weight: loader.vector(&format!("{prefix}.weight"), width).await?, eps })
+    /// `prefix.weight`, with `offset` added: Gemma publishes `w` and means `1 + w`.
+    pub async fn load(loader: &mut Loader<'_>, prefix: &str, width: usize, eps: f32, offset: f32) -> Result<RmsNorm> {
+        Ok(RmsNorm { weight: loader.vector(&format!("{prefix}.weight"), width, offset).await?, eps })
+    }
+
+    /// The norm of each row, or of each head if the weight is as long as a head.
+    pub fn of(&self, b: &mut dyn Backend, x: Tensor) -> Tensor {
+        b.rms_norm(x, self.weight, self.eps)
     }
 }
 
-/// Grouped-query self-attention with rotary positions.
+/// What self-attention is made of.
+pub struct AttentionSpec {
+    /// Heads, scale, window.
+    pub attention: Attention,
+    /// `qkv_proj` instead of `q_proj`, `k_proj` and `v_proj`.
+    pub fused: bool,
+    /// Biases of the query, key and value maps.
+    pub qkv_bias: bool,
+    /// Bias of the output map.
+    pub out_bias: bool,
+    /// Norms of queries and keys before rotation.
+    pub qk_norm: Option<QkNorm>,
+    /// Rotary positions; `None`: none.
+    pub rope: Option<Rope>,
+}
+
+/// `q_norm` and `k_norm`.
+#[derive(Clone, Copy)]
+pub struct QkNorm {
+    /// Norm each head by itself rather than all heads together.
+    pub per_head: bool,
+    /// See [`RmsNorm::load`].
+    pub eps: f32,
+    /// See [`RmsNorm::load`].
+    pub offset: f32,
+}
+
+/// Grouped-query self-attention.
 pub struct SelfAttention {
     qkv: Linear,
     out: Linear,
-    rope: Rope,
+    norms: Option<[RmsNorm; 2]>,
+    rope: Option<Rope>,
     spec: Attention,
     cache: Cache,
 }
 
 impl SelfAttention {
-    /// `prefix.{q,k,v,o}_proj`.
-    pub async fn load(
-        loader: &mut Loader<'_>,
-        prefix: &str,
-        hidden: usize,
-        spec: Attention,
-        bias: bool,
-        rope: Rope,
-        cache: Cache,
-    ) -> Result<SelfAttention> {
-        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let name = |part: &str| format!("{prefix}.{part}_proj");
-        let qkv = Linear::stacked(loader, &[(&name("q"), q), (&name("k"), kv), (&name("v"), kv)], hidden, bias).await?;
-        let out = Linear::load(loader, &name("o"), hidden, q, bias).await?;
-        Ok(SelfAttention { qkv, out, rope, spec, cache })
+    /// `prefix.{q,k,v,o}_proj`, or `prefix.{qkv,o}_proj`.
+    pub async fn load(loader: &mut Loader<'_>, prefix: &str, hidden: usize, spec: &AttentionSpec, cache: Cache) -> Result<SelfAttention> {
+        let AttentionSpec { attention, qkv_bias, out_bias, rope, .. } = *spec;
+        let (q, kv) = (attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim);
+        let name = |part: &str| format!("{prefix}.{part}");
+        let qkv = match spec.fused {
+            true => Linear::load(loader, &name("qkv_proj"), q + 2 * kv, hidden, qkv_bias).await?,
+            false => {
+                let maps = [(&*name("q_proj"), q), (&*name("k_proj"), kv), (&*name("v_proj"), kv)];
+                Linear::stacked(loader, &maps, hidden, qkv_bias).await?
+            }
+        };
+        let norms = match spec.qk_norm {
+            Some(QkNorm { per_head, eps, offset }) => {
+                let width = |all: usize| if per_head { attention.head_dim } else { all };
+                let q_norm = RmsNorm::load(loader, &name("q_norm"), width(q), eps, offset).await?;
+                Some([q_norm, RmsNorm::load(loader, &name("k_norm"), width(kv), eps, offset).await?])
+            }
+            None => None,
+        };
+        let out = Linear::load(loader, &name("o_proj"), hidden, q, out_bias).await?;
+        Ok(SelfAttention { qkv, out, norms, rope, spec: attention, cache })
     }
 
-    /// `x + attention(norm(x))`.
-    pub fn add_to(&self, b: &mut dyn Backend, norm: &RmsNorm, x: Tensor) -> Tensor {
-        let qkv = self.qkv.of_norm(b, norm, x);
-        let q = b.rope_append(self.cache, qkv, self.rope, &self.spec);
-        let y = b.attention(self.cache, q, &self.spec);
-        self.out.add_to(b, y, x)
+    /// Heads, scale, window.
+    pub fn spec(&self) -> Attention {
+        self.spec
+    }
+
+    /// The heads' outputs, before the output map.
+    fn mix(&self, b: &mut dyn Backend, norm: Option<&RmsNorm>, x: Tensor) -> Tensor {
+        let qkv = self.qkv.of_normed(b, norm, x);
+        let q = match (&self.norms, self.rope) {
+            (None, Some(rope)) => b.rope_append(self.cache, qkv, rope, &self.spec),
+            _ => self.split_append(b, qkv),
+        };
+        b.attention(self.cache, q, &self.spec)
+    }
+
+    /// [`Backend::rope_append`] with norms, or without rotation.
+    fn split_append(&self, b: &mut dyn Backend, qkv: Tensor) -> Tensor {
+        let Attention { heads, kv_heads, head_dim, .. } = self.spec;
+        let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let mut q = b.columns(qkv, 0, q_width);
+        let mut k = b.columns(qkv, q_width, kv_width);
+        let v = b.columns(qkv, q_width + kv_width, kv_width);
+        if let Some([q_norm, k_norm]) = &self.norms {
+            (q, k) = (q_norm.of(b, q), k_norm.of(b, k));
+        }
+        if let Some(rope) = self.rope {
+            (q, k) = (b.rope(q, rope, head_dim), b.rope(k, rope, head_dim));
+        }
+        b.append(self.cache, k, v);
+        q
     }
 }
 
@@ -107,24 +179,74 @@ pub struct GatedMlp {
 }
 
 impl GatedMlp {
-    /// `prefix.{gate,up,down}_proj`.
+    /// `prefix.{gate,up,down}_proj`, or `prefix.{gate_up,down}_proj` if `fused`.
     pub async fn load(
         loader: &mut Loader<'_>,
         prefix: &str,
-        hidden: usize,
-        intermediate: usize,
+        [hidden, intermediate]: [usize; 2],
+        fused: bool,
         bias: bool,
         activation: Activation,
     ) -> Result<GatedMlp> {
         let name = |part: &str| format!("{prefix}.{part}_proj");
-        let gate_up = Linear::stacked(loader, &[(&name("gate"), intermediate), (&name("up"), intermediate)], hidden, bias).await?;
+        let gate_up = match fused {
+            true => Linear::load(loader, &name("gate_up"), 2 * intermediate, hidden, bias).await?,
+            false => Linear::stacked(loader, &[(&name("gate"), intermediate), (&name("up"), intermediate)], hidden, bias).await?,
+        };
         let down = Linear::load(loader, &name("down"), hidden, intermediate, bias).await?;
         Ok(GatedMlp { gate_up, down, activation })
     }
 
-    /// `x + mlp(norm(x))`.
-    pub fn add_to(&self, b: &mut dyn Backend, norm: &RmsNorm, x: Tensor) -> Tensor {
-        let gated = b.norm_gated(x, norm.weight, norm.eps, self.gate_up.weight, self.gate_up.bias, self.activation);
-        self.down.add_to(b, gated, x)
+    /// The gated values, before the down map.
+    fn gated(&self, b: &mut dyn Backend, norm: Option<&RmsNorm>, x: Tensor) -> Tensor {
+        let Linear { weight, bias } = self.gate_up;
+        match norm {
+            Some(norm) => b.norm_gated(x, norm.weight, norm.eps, weight, bias, self.activation),
+            None => {
+                let both = b.matmul(weight, x, bias, None);
+                b.gate(both, self.activation)
+            }
+        }
+    }
+}
+
+/// A half of a block, added to its input: `x + residual_scale * post(f(pre(x)))`.
+#[derive(Default)]
+pub struct Residual {
+    /// Norm of the input.
+    pub pre: Option<RmsNorm>,
+    /// Norm of the output.
+    pub post: Option<RmsNorm>,
+    /// Factor on the output; needs an output map without bias.
+    pub scale: Option<f32>,
+}
+
+impl Residual {
+    /// `x + attention(x)`, normed as said.
+    pub fn attention(&self, b: &mut dyn Backend, attention: &SelfAttention, x: Tensor) -> Tensor {
+        let y = attention.mix(b, self.pre.as_ref(), x);
+        self.join(b, &attention.out, y, x)
+    }
+
+    /// `x + mlp(x)`, normed as said.
+    pub fn mlp(&self, b: &mut dyn Backend, mlp: &GatedMlp, x: Tensor) -> Tensor {
+        let y = mlp.gated(b, self.pre.as_ref(), x);
+        self.join(b, &mlp.down, y, x)
+    }
+
+    fn join(&self, b: &mut dyn Backend, out: &Linear, y: Tensor, x: Tensor) -> Tensor {
+        // The output map is linear: its input is scaled, so that it can add the residual itself.
+        let y = match self.scale {
+            Some(scale) => b.scale(y, scale),
+            None => y,
+        };
+        match &self.post {
+            None => out.add_to(b, y, x),
+            Some(norm) => {
+                let y = out.of(b, y);
+                let y = norm.of(b, y);
+                b.add(x, y)
+            }
+        }
     }
 }

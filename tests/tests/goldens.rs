@@ -56,4 +56,25 @@ macro_rules! goldens {
     };
 }
 
-goldens!(llama_plain, llama3_rope_tied, llama_bias_headdim, llama_linear_rope, llama_yarn, llama_f16_sharded, llama_bf16);
+goldens!(
+    gemma,
+    gemma2,
+    gemma3,
+    gemma3_ropescale,
+    granite,
+    llama3_rope_tied,
+    llama_bf16,
+    llama_bias_headdim,
+    llama_f16_sharded,
+    llama_linear_rope,
+    llama_plain,
+    llama_yarn,
+    mistral_nemo_headdim,
+    mistral_swa,
+    olmo2_postnorm,
+    phi3_partial,
+    qwen2_swa,
+    qwen2_tied,
+    qwen3,
+    smollm3_nope,
+);

@@ -103,6 +103,17 @@ pub struct Attention {
     pub head_dim: usize,
     /// Factor on the dot products, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// A position sees itself and the `window - 1` before it; `None`: all before it.
+    pub window: Option<usize>,
+    /// `score` becomes `softcap * tanh(score / softcap)`.
+    pub softcap: Option<f32>,
+}
+
+impl Attention {
+    /// Scaled by `1 / sqrt(head_dim)`, over all positions.
+    pub fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Attention {
+        Attention { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), window: None, softcap: None }
+    }
 }
 
 /// The function of a gated MLP.
@@ -110,6 +121,8 @@ pub struct Attention {
 pub enum Activation {
     /// `x / (1 + exp(-x))`.
     Silu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
+    GeluTanh,
 }
 
 /// How the next token is chosen from logits; see [`crate::ops::sample`] for the formulas and their order.
@@ -205,7 +218,7 @@ pub trait Backend {
     /// `x * weight^T`, plus `bias` on every row, plus `residual`: `[rows, out]`.
     fn matmul(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor;
 
-    /// `x / sqrt(mean(x^2) + eps) * weight`, each row.
+    /// `x / sqrt(mean(x^2) + eps) * weight`, each row; where the weight is shorter than a row, each head of its length.
     fn rms_norm(&mut self, x: Tensor, weight: Weight, eps: f32) -> Tensor;
 
     /// Columns `start .. start + width` of `x`: a view.
@@ -222,6 +235,15 @@ pub trait Backend {
 
     /// Attention of queries `[rows, heads * head_dim]` over the cache's tokens up to each row's own: the same shape.
     fn attention(&mut self, cache: Cache, q: Tensor, spec: &Attention) -> Tensor;
+
+    /// `a + b`, of one shape.
+    fn add(&mut self, a: Tensor, b: Tensor) -> Tensor;
+
+    /// `x * factor`.
+    fn scale(&mut self, x: Tensor, factor: f32) -> Tensor;
+
+    /// `cap * tanh(x / cap)`.
+    fn softcap(&mut self, x: Tensor, cap: f32) -> Tensor;
 
     /// `activation(gate) * up` where `x` is `gate | up`: `[rows, cols / 2]`.
     fn gate(&mut self, x: Tensor, activation: Activation) -> Tensor;

@@ -238,8 +238,9 @@ impl Backend for Reference {
 
     fn rms_norm(&mut self, x: Tensor, weight: Weight, eps: f32) -> Tensor {
         let w = self.weights[weight.0 as usize].vector();
-        let data = ops::rms_norm::reference(&self.values(x).data, &w, eps);
-        self.tensor(w.len(), data)
+        let x = self.values(x);
+        let (cols, data) = (x.cols, ops::rms_norm::reference(&x.data, &w, eps));
+        self.tensor(cols, data)
     }
 
     fn columns(&mut self, x: Tensor, start: usize, width: usize) -> Tensor {
@@ -273,6 +274,24 @@ impl Backend for Reference {
         let (keys, values) = &state.caches[cache.0 as usize];
         let q = self.values(q);
         let (cols, data) = (q.cols, ops::attention::reference(&q.data, keys, values, state.position, spec));
+        self.tensor(cols, data)
+    }
+
+    fn add(&mut self, a: Tensor, b: Tensor) -> Tensor {
+        let (a, b) = (self.values(a), self.values(b));
+        let (cols, data) = (a.cols, ops::add::reference(&a.data, &b.data));
+        self.tensor(cols, data)
+    }
+
+    fn scale(&mut self, x: Tensor, factor: f32) -> Tensor {
+        let x = self.values(x);
+        let (cols, data) = (x.cols, ops::scale::reference(&x.data, factor));
+        self.tensor(cols, data)
+    }
+
+    fn softcap(&mut self, x: Tensor, cap: f32) -> Tensor {
+        let x = self.values(x);
+        let (cols, data) = (x.cols, ops::softcap::reference(&x.data, cap));
         self.tensor(cols, data)
     }
 

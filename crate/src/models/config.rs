@@ -5,6 +5,27 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
+use crate::backend::Attention;
+
+/// The sizes that nearly all decoders name alike.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sizes {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width of the MLP.
+    pub intermediate: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Logits of a position.
+    pub vocab: usize,
+    /// Positions that the model was made for.
+    pub context: usize,
+    /// Of the norms.
+    pub eps: f32,
+    /// Heads, scaled by `1 / sqrt(head_dim)`.
+    pub attention: Attention,
+}
+
 /// A model's `config.json`.
 #[derive(Debug, Clone, Copy)]
 pub struct Config<'a>(pub &'a Value);
@@ -59,6 +80,53 @@ impl<'a> Config<'a> {
         match self.get(key) {
             Some(found) if found != value => {
                 Err(Error::UnsupportedFormat(format!("config.json: {key:?} is {found}; this engine knows only {value}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sizes; `head_dim` defaults to `hidden / heads`.
+    pub fn sizes(self) -> Result<Sizes> {
+        let (hidden, heads) = (self.size("hidden_size")?, self.size("num_attention_heads")?);
+        let kv_heads = self.size_or_none("num_key_value_heads")?.unwrap_or(heads);
+        let head_dim = self.size_or_none("head_dim")?.unwrap_or(hidden / heads);
+        if head_dim == 0 || !heads.is_multiple_of(kv_heads) {
+            let message = format!("config.json: {heads} heads, {kv_heads} key/value heads, {head_dim} elements a head");
+            return Err(Error::InvalidFile(message));
+        }
+        Ok(Sizes {
+            hidden,
+            intermediate: self.size("intermediate_size")?,
+            layers: self.size("num_hidden_layers")?,
+            vocab: self.size("vocab_size")?,
+            context: self.size("max_position_embeddings")?,
+            eps: self.need_number("rms_norm_eps")? as f32,
+            attention: Attention::new(heads, kv_heads, head_dim),
+        })
+    }
+
+    /// For each layer whether its attention slides: `layer_types` if present, else `sliding(layer)`.
+    pub fn sliding_layers(self, layers: usize, sliding: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+        let Some(types) = self.get("layer_types") else { return Ok((0..layers).map(sliding).collect()) };
+        let types = types.as_array().filter(|t| t.len() == layers);
+        let types = types.ok_or_else(|| Error::InvalidFile(format!("config.json: layer_types is not a list of {layers}")))?;
+        let slides = |kind: &Value| match kind.as_str() {
+            Some("sliding_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => Err(Error::UnsupportedFormat(format!("config.json: a layer type is {kind}; known: full_attention, sliding_attention"))),
+        };
+        types.iter().map(slides).collect()
+    }
+
+    /// `hidden_activation` or `hidden_act`, one of `known`.
+    pub fn activation(self, known: &[&str]) -> Result<()> {
+        let (key, value) = match self.get("hidden_activation") {
+            Some(value) => ("hidden_activation", Some(value)),
+            None => ("hidden_act", self.get("hidden_act")),
+        };
+        match value {
+            Some(value) if !value.as_str().is_some_and(|v| known.contains(&v)) => {
+                Err(Error::UnsupportedFormat(format!("config.json: {key:?} is {value}; this architecture has {}", known.join(", "))))
             }
             _ => Ok(()),
         }

@@ -7,8 +7,19 @@ use crate::{
 };
 
 pub mod config;
-pub mod llama;
+pub mod decoder;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod granite;
+mod llama;
+mod mistral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
 pub mod rotary;
+mod smollm3;
 
 use config::Config;
 
@@ -36,15 +47,38 @@ pub trait Network {
     fn forward(&self, backend: &mut dyn Backend, positions: Positions) -> Tensor;
 }
 
-/// The values of `model_type` that [`load`] knows.
-pub const KNOWN: &[&str] = &["llama"];
+macro_rules! registry {
+    ($($model_type:literal => $module:ident),* $(,)?) => {
+        /// The values of `model_type` that [`load`] knows.
+        pub const KNOWN: &[&str] = &[$($model_type),*];
+
+        async fn dispatch(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Box<dyn Network>> {
+            match config.model_type()? {
+                $($model_type => Ok(Box::new($module::load(config, loader).await?)),)*
+                other => Err(Error::UnsupportedArchitecture(format!("{other:?}; known: {}", KNOWN.join(", ")))),
+            }
+        }
+    };
+}
+
+// One line per architecture.
+registry! {
+    "gemma" => gemma,
+    "gemma2" => gemma2,
+    "gemma3_text" => gemma3,
+    "granite" => granite,
+    "llama" => llama,
+    "mistral" => mistral,
+    "olmo2" => olmo2,
+    "phi3" => phi3,
+    "qwen2" => qwen2,
+    "qwen3" => qwen3,
+    "smollm3" => smollm3,
+}
 
 /// The network that `config` describes, its weights from `loader`. Every tensor must be used.
 pub async fn load(config: Config<'_>, mut loader: Loader<'_>) -> Result<Box<dyn Network>> {
-    let network: Box<dyn Network> = match config.model_type()? {
-        "llama" => Box::new(llama::Llama::load(config, &mut loader).await?),
-        other => return Err(Error::UnsupportedArchitecture(format!("{other:?}; known: {}", KNOWN.join(", ")))),
-    };
+    let network = dispatch(config, &mut loader).await?;
     loader.finish()?;
     Ok(network)
 }

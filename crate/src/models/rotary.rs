@@ -6,7 +6,11 @@ use std::f64::consts::PI;
 use serde_json::Value;
 
 use super::config::Config;
-use crate::error::{Error, Result};
+use crate::{
+    backend::Rope,
+    error::{Error, Result},
+    weights::loader::Loader,
+};
 
 /// What [`crate::backend::Backend::new_rope`] takes.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,12 +24,16 @@ pub struct Frequencies {
 impl Frequencies {
     /// For `rotated` elements of each head.
     pub fn from_config(config: Config<'_>, rotated: usize) -> Result<Frequencies> {
+        let empty = Value::Null;
+        let scaling = config.get("rope_parameters").or(config.get("rope_scaling")).unwrap_or(&empty);
+        Frequencies::from_parameters(config, Config(scaling), rotated)
+    }
+
+    /// From a `rope_parameters` object; what it lacks is read from `config`.
+    pub fn from_parameters(config: Config<'_>, rope: Config<'_>, rotated: usize) -> Result<Frequencies> {
         if !rotated.is_multiple_of(2) {
             return Err(Error::InvalidFile(format!("config.json: {rotated} elements of a head are to be rotated, an odd number")));
         }
-        let empty = Value::Null;
-        let scaling = config.get("rope_parameters").or(config.get("rope_scaling")).unwrap_or(&empty);
-        let rope = Config(scaling);
         let theta = match rope.number("rope_theta")? {
             Some(theta) => theta,
             None => config.number("rope_theta")?.unwrap_or(10000.0),
@@ -49,6 +57,11 @@ impl Frequencies {
             other => return Err(Error::UnsupportedFormat(format!("rope type {other:?}; known: default, linear, llama3, yarn"))),
         };
         Ok(Frequencies { inverse: inverse.iter().map(|f| *f as f32).collect(), magnitude: magnitude as f32 })
+    }
+
+    /// As tables on the loader's backend.
+    pub fn load(&self, loader: &mut Loader<'_>) -> Result<Rope> {
+        loader.rope(&self.inverse, self.magnitude)
     }
 }
 

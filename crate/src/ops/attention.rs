@@ -1,5 +1,6 @@
 //! Scaled dot-product attention with grouped queries, causal: query head `h` reads key/value head `h / (heads / kv_heads)`;
-//! `y = softmax(scale * q K^T) V` over the positions up to the query's own.
+//! `y = softmax(cap(scale * q K^T)) V` over the positions up to the query's own, at most `window` of them;
+//! `cap(s) = softcap * tanh(s / softcap)` where there is one.
 
 use super::{
     check::{self, Outcome, Random},
@@ -38,9 +39,12 @@ pub fn call(q: View, spec: &Attention, positions: usize, software: bool) -> Call
     let chunk = if chunks == 1 { positions.next_multiple_of(CHUNK) } else { CHUNK };
     let params = [q.rows, spec.heads, spec.kv_heads, spec.head_dim / 4, q.offset / 4, q.stride / 4, chunk, chunks].map(|v| v as u32);
     let units = (spec.heads * chunks) as u32;
+    let window = spec.window.map_or(u32::MAX, |w| w as u32);
+    // A softcap of 0 is none.
+    let softcap = spec.softcap.unwrap_or(0.0).to_bits();
     Call {
         kernel: (if software { "attention_plain" } else { "attention_tiled" }, None),
-        params: [&params[..], &[spec.scale.to_bits()]].concat(),
+        params: [&params[..], &[spec.scale.to_bits(), window, softcap]].concat(),
         groups: [if software { units.div_ceil(16) } else { units }, q.rows as u32, 1],
     }
 }
@@ -57,16 +61,19 @@ pub fn combine_call(rows: usize, spec: &Attention, chunks: usize) -> Call {
 
 /// `q`: `[rows, heads * head_dim]`, row `t` at position `past + t`; `keys`, `values`: `[past + rows, kv_heads * head_dim]`.
 pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &Attention) -> Vec<f32> {
-    let Attention { heads, kv_heads, head_dim, scale } = *spec;
+    let Attention { heads, kv_heads, head_dim, scale, window, softcap } = *spec;
     let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+    let score = |s: f32| softcap.map_or(s, |cap| cap * (s / cap).tanh());
     let mut y = vec![0.0; q.len()];
     let mut weights = Vec::new();
     for (t, (q_row, y_row)) in q.chunks_exact(q_width).zip(y.chunks_exact_mut(q_width)).enumerate() {
         for (h, (q_head, y_head)) in q_row.chunks_exact(head_dim).zip(y_row.chunks_exact_mut(head_dim)).enumerate() {
             let column = h / (heads / kv_heads) * head_dim;
-            let seen = past + t + 1;
+            let end = past + t + 1;
+            let first = end.saturating_sub(window.unwrap_or(end));
+            let (keys, values) = (&keys[first * kv_width..end * kv_width], &values[first * kv_width..]);
             weights.clear();
-            weights.extend(keys.chunks_exact(kv_width).take(seen).map(|k| dot(q_head, &k[column..column + head_dim]) * scale));
+            weights.extend(keys.chunks_exact(kv_width).map(|k| score(dot(q_head, &k[column..column + head_dim]) * scale)));
             let largest = weights.iter().copied().fold(f32::MIN, f32::max);
             weights.iter_mut().for_each(|w| *w = (*w - largest).exp());
             let sum: f32 = weights.iter().sum();
@@ -84,15 +91,19 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &At
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut random = Random(5);
-    for (heads, kv_heads, head_dim, steps) in [
-        (1, 1, 4, vec![1, 1, 1]),
-        (4, 2, 16, vec![24, 1, 1]),
-        (9, 3, 64, vec![33, 31, 1, 64, 1]),
-        (4, 1, 128, vec![130, 1]),
-        (8, 8, 32, vec![1, 300, 1]),
-        (2, 1, 80, vec![7, 1]),
+    for (heads, kv_heads, head_dim, window, softcap, steps) in [
+        (1, 1, 4, None, None, vec![1, 1, 1]),
+        (4, 2, 16, None, None, vec![24, 1, 1]),
+        (9, 3, 64, None, None, vec![33, 31, 1, 64, 1]),
+        (4, 1, 128, None, Some(0.5), vec![130, 1]),
+        (8, 8, 32, None, None, vec![1, 300, 1]),
+        (2, 1, 80, None, None, vec![7, 1]),
+        (4, 2, 16, Some(8), None, vec![24, 1, 1, 3, 1]),
+        (2, 1, 24, Some(1), Some(2.0), vec![5, 1]),
+        (3, 1, 64, Some(100), None, vec![300, 1, 5, 1]),
+        (2, 2, 256, Some(300), None, vec![40, 300, 1]),
     ] {
-        let spec = Attention { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() };
+        let spec = Attention { window, softcap, ..Attention::new(heads, kv_heads, head_dim) };
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let total: usize = steps.iter().sum();
         let session = check::session(backend, kv_heads, head_dim, total, 8)?;
@@ -116,7 +127,7 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
                 let y = backend.attention(Cache(0), q_in, &spec);
                 backend.end()?;
                 outcomes.push(Outcome {
-                    name: format!("attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}"),
+                    name: format!("attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}, window {window:?}, cap {softcap:?}"),
                     expected: reference(&q, &keys, &values, past, &spec),
                     actual: backend.read(y).await?,
                 });

@@ -10,6 +10,8 @@ struct Params {
     chunk: u32,  // positions
     chunks: u32,
     scale: f32,
+    window: u32,
+    softcap: f32, // 0: none
 }
 struct Step {
     position: u32,
@@ -27,6 +29,15 @@ const LOWEST = -3.0e38;
 // First position of a chunk and the one past its end, for a row.
 fn positions(row: u32, chunk: u32) -> vec2u {
     let first = chunk * p.chunk;
-    return vec2u(first, min(step.position + row + 1u, first + p.chunk));
+    let end = step.position + row + 1u;
+    return vec2u(max(first, end - min(end, p.window)), min(end, first + p.chunk));
+}
+
+// tanh overflows in some drivers where its argument is large.
+fn capped(score: f32) -> f32 {
+    if p.softcap == 0.0 {
+        return score;
+    }
+    return p.softcap * tanh(clamp(score / p.softcap, -20.0, 20.0));
 }
 

@@ -23,6 +23,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         for (var i = 0u; i < p.quads; i++) {
             score += dot(query[i], keys[at + i]);
         }
+        score = capped(score);
         if score > largest {
             let shrink = exp(largest - score);
             largest = score;

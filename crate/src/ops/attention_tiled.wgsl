@@ -36,6 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
             for (var i = 0u; i < p.quads; i++) {
                 score += dot(query[i], keys[at + i]);
             }
+            score = capped(score);
         }
         reduced[thread] = score;
         for (var n = THREADS / 2u; n > 0u; n >>= 1u) {

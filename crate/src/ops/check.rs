@@ -43,6 +43,9 @@ pub async fn all(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     outcomes.extend(super::rope::cases(backend).await?);
     outcomes.extend(super::attention::cases(backend).await?);
     outcomes.extend(super::gate::cases(backend).await?);
+    outcomes.extend(super::add::cases(backend).await?);
+    outcomes.extend(super::scale::cases(backend).await?);
+    outcomes.extend(super::softcap::cases(backend).await?);
     outcomes.extend(super::sample::cases(backend).await?);
     Ok(outcomes)
 }

@@ -12,14 +12,24 @@ use crate::{
 
 /// Bindings: x, y.
 pub fn kernels() -> Vec<Kernel> {
-    vec![Kernel::new("gate", &[include_str!("gate.wgsl")], &[Access::Read, Access::Write])]
+    vec![Kernel::new("gate", &[ACTIVATE, include_str!("gate.wgsl")], &[Access::Read, Access::Write])]
+}
+
+/// WGSL of the activations: `fn activate(kind: u32, x: f32) -> f32`.
+pub const ACTIVATE: &str = include_str!("activate.wgsl");
+
+/// The activation's number in WGSL.
+pub fn kind(activation: Activation) -> u32 {
+    match activation {
+        Activation::Silu => 0,
+        Activation::GeluTanh => 1,
+    }
 }
 
 /// The gate of every row of `x`, `gate | up`.
 pub fn call(x: View, activation: Activation) -> Call {
-    let Activation::Silu = activation;
     let half = x.cols / 2;
-    let params = [x.rows, half, x.offset, x.stride].map(|v| v as u32).to_vec();
+    let params = [x.rows as u32, half as u32, x.offset as u32, x.stride as u32, kind(activation)].to_vec();
     Call { kernel: ("gate", None), params, groups: [half.div_ceil(64) as u32, x.rows as u32, 1] }
 }
 
@@ -27,6 +37,7 @@ pub fn call(x: View, activation: Activation) -> Call {
 pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044715 * x * x * x)).tanh()),
     }
 }
 
@@ -44,33 +55,34 @@ pub fn reference(x: &[f32], cols: usize, activation: Activation) -> Vec<f32> {
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut random = Random(6);
-    for (rows, half, magnitude) in [(1, 4, 1.0), (1, 80, 30.0), (5, 1536, 5.0), (65, 100, 120.0)] {
-        let x: Vec<f32> = random.floats(rows * 2 * half).iter().map(|v| v * magnitude).collect();
-        let actual = check::one_step(backend, 0, rows, |b| {
-            let input = b.upload(2 * half, &x);
-            b.gate(input, Activation::Silu)
-        })
-        .await?;
-        outcomes.push(Outcome {
-            name: format!("gate silu [{rows}, 2 x {half}]"),
-            expected: reference(&x, 2 * half, Activation::Silu),
-            actual,
-        });
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        for (rows, half, magnitude) in [(1, 4, 1.0), (1, 80, 30.0), (5, 1536, 5.0), (65, 100, 120.0)] {
+            let x: Vec<f32> = random.floats(rows * 2 * half).iter().map(|v| v * magnitude).collect();
+            let actual = check::one_step(backend, 0, rows, |b| {
+                let input = b.upload(2 * half, &x);
+                b.gate(input, activation)
+            })
+            .await?;
+            let expected = reference(&x, 2 * half, activation);
+            outcomes.push(Outcome { name: format!("gate {activation:?} [{rows}, 2 x {half}]"), expected, actual });
+        }
     }
-    for (rows, cols, half) in [(1, 64, 80), (1, 576, 33), (9, 96, 70)] {
+    for (activation, rows, cols, half) in
+        [(Activation::Silu, 1, 64, 80), (Activation::GeluTanh, 1, 576, 33), (Activation::Silu, 9, 96, 70), (Activation::GeluTanh, 9, 64, 33)]
+    {
         let (x, norm) = (random.floats(rows * cols), random.floats(cols));
         let norm_weight = check::vector(backend, &norm)?;
         let segments = [(Format::Q4_1, half), (Format::Q4_1, half)];
         let (matrix, dense) = check::random_weight(backend, &mut random, cols, &segments).await?;
         let actual = check::one_step(backend, 0, rows, |b| {
             let input = b.upload(cols, &x);
-            b.norm_gated(input, norm_weight, 1e-5, matrix, None, Activation::Silu)
+            b.norm_gated(input, norm_weight, 1e-5, matrix, None, activation)
         })
         .await?;
         let both = super::matmul::reference(&dense, cols, &super::rms_norm::reference(&x, &norm, 1e-5), None, None);
         outcomes.push(Outcome {
-            name: format!("norm_gated [{rows}, {cols}] -> {half}"),
-            expected: reference(&both, 2 * half, Activation::Silu),
+            name: format!("norm_gated {activation:?} [{rows}, {cols}] -> {half}"),
+            expected: reference(&both, 2 * half, activation),
             actual,
         });
     }

@@ -1,9 +1,10 @@
-// y = silu(gate) * up, where a row of x is gate | up.
+// y = activation(gate) * up, where a row of x is gate | up.
 struct Params {
     rows: u32,
     half: u32,
     offset: u32,
     stride: u32,
+    activation: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -15,6 +16,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         return;
     }
     let at = p.offset + id.y * p.stride + id.x;
-    let gate = x[at];
-    y[id.y * p.half + id.x] = gate / (1.0 + exp(-gate)) * x[at + p.half];
+    y[id.y * p.half + id.x] = activate(p.activation, x[at]) * x[at + p.half];
 }

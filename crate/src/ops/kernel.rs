@@ -81,6 +81,9 @@ pub fn all() -> &'static [Kernel] {
             super::rope::kernels(),
             super::attention::kernels(),
             super::gate::kernels(),
+            super::add::kernels(),
+            super::scale::kernels(),
+            super::softcap::kernels(),
             super::sample::kernels(),
         ]
         .concat()

@@ -4,7 +4,11 @@ use super::{
     check::{self, Outcome, Random},
     kernel::{self, Access, Call, Kernel, View},
 };
-use crate::{backend::Backend, error::Result, quant::Format};
+use crate::{
+    backend::{Activation, Backend},
+    error::Result,
+    quant::Format,
+};
 
 /// How a product is computed; all agree, their speed differs with device and number of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +70,7 @@ impl Variant {
 /// Bindings: x, y, bias, residual, the weight's segment.
 pub fn kernels() -> Vec<Kernel> {
     let bindings = [Access::Read, Access::Write, Access::Read, Access::Read];
-    let outputs = [include_str!("matmul_out.wgsl"), include_str!("matmul_gated.wgsl")];
+    let outputs = [include_str!("matmul_out.wgsl"), concat!(include_str!("activate.wgsl"), include_str!("matmul_gated.wgsl"))];
     let of = |variant: Variant| {
         let kernel = move |(name, output)| Kernel::for_formats(name, &[include_str!("matmul.wgsl"), variant.source(), output], &bindings);
         variant.names().into_iter().zip(outputs).flat_map(kernel)
@@ -96,15 +100,15 @@ pub struct Product {
 impl Product {
     /// The product.
     pub fn call(&self, variant: Variant) -> Call {
-        self.dispatch(variant, variant.names()[0], self.rows, self.rows.div_ceil(4))
+        self.dispatch(variant, variant.names()[0], self.rows, self.rows.div_ceil(4), 0)
     }
 
     /// The gated product; the segment is `gate | up`, and `out` is half its rows.
-    pub fn gated_call(&self, variant: Variant) -> Call {
-        self.dispatch(variant, variant.names()[1], self.out, self.out.div_ceil(2))
+    pub fn gated_call(&self, variant: Variant, activation: Activation) -> Call {
+        self.dispatch(variant, variant.names()[1], self.out, self.out.div_ceil(2), super::gate::kind(activation) as usize)
     }
 
-    fn dispatch(&self, variant: Variant, name: &'static str, rows: usize, blocks: usize) -> Call {
+    fn dispatch(&self, variant: Variant, name: &'static str, rows: usize, blocks: usize, activation: usize) -> Call {
         let x = self.x;
         let add = self.residual.unwrap_or(View::whole(0, 0));
         let params = [
@@ -121,6 +125,7 @@ impl Product {
             usize::from(self.residual.is_some()),
             add.offset,
             add.stride,
+            activation,
         ];
         let (per_group, tokens) = variant.per_group();
         let [gx, gy] = kernel::fold(blocks, per_group);

@@ -15,6 +15,7 @@ struct Params {
     has_residual: u32,
     residual_offset: u32, // floats
     residual_stride: u32,
+    activation: u32,      // of gated outputs
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;

@@ -1,6 +1,7 @@
 //! What can be computed. An op is one file: its formula, a plain reference that every backend must agree with, and the
 //! random cases that show it; its WGSL kernel lies beside it under the same name.
 
+pub mod add;
 pub mod attention;
 pub mod check;
 pub mod embed;
@@ -10,4 +11,6 @@ pub mod matmul;
 pub mod rms_norm;
 pub mod rope;
 pub mod sample;
+pub mod scale;
 pub mod score;
+pub mod softcap;

@@ -1,8 +1,9 @@
-//! Root mean square norm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x^2) + eps) * w`, each row.
+//! Root mean square norm (Zhang and Sennrich 2019): `y = x / sqrt(mean(x^2) + eps) * w`, each row; where `w` is shorter than a
+//! row, each head of `w`'s length.
 
 use super::{
     check::{self, Outcome, Random},
-    kernel::{Access, Call, Kernel, View},
+    kernel::{self, Access, Call, Kernel, View},
 };
 use crate::{backend::Backend, error::Result, quant::Format};
 
@@ -16,11 +17,14 @@ pub fn kernels() -> Vec<Kernel> {
     ]
 }
 
-/// The norm of every row of `x`; `software` chooses the variant without barriers.
-pub fn call(x: View, eps: f32, software: bool) -> Call {
-    let params = [x.rows, x.cols / 4, x.offset / 4, x.stride / 4].map(|v| v as u32);
-    let (name, groups) = if software { ("rms_norm_plain", x.rows.div_ceil(4)) } else { ("rms_norm_reduce", x.rows) };
-    Call { kernel: (name, None), params: [&params[..], &[eps.to_bits()]].concat(), groups: [groups as u32, 1, 1] }
+/// The norm of every head of `head` elements of `x`; `software` chooses the variant without barriers.
+pub fn call(x: View, head: usize, eps: f32, software: bool) -> Call {
+    let heads = x.cols / head;
+    let norms = x.rows * heads;
+    let params = [norms, head / 4, x.offset / 4, x.stride / 4, heads].map(|v| v as u32);
+    let (name, per_group) = if software { ("rms_norm_plain", 4) } else { ("rms_norm_reduce", 1) };
+    let [gx, gy] = kernel::fold(norms, per_group);
+    Call { kernel: (name, None), params: [&params[..], &[eps.to_bits()]].concat(), groups: [gx, gy, 1] }
 }
 
 /// `x`: rows of `w.len()` elements.
@@ -58,5 +62,21 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
         let expected = super::matmul::reference(&dense, cols, &reference(&x, &w, 1e-5), None, None);
         outcomes.push(Outcome { name: format!("norm_matmul [{rows}, {cols}] -> {out}"), expected, actual });
     }
+    outcomes.push(of_heads(backend, &mut random).await?);
     Ok(outcomes)
+}
+
+/// Three heads of each row, of a view.
+async fn of_heads(backend: &mut dyn Backend, random: &mut Random) -> Result<Outcome> {
+    let (rows, head, cols) = (5, 16, 80);
+    let (x, w) = (random.floats(rows * cols), random.floats(head));
+    let weight = check::vector(backend, &w)?;
+    let actual = check::one_step(backend, 0, rows, |b| {
+        let input = b.upload(cols, &x);
+        let view = b.columns(input, 16, 3 * head);
+        b.rms_norm(view, weight, 1e-6)
+    })
+    .await?;
+    let view: Vec<f32> = x.chunks_exact(cols).flat_map(|r| &r[16..16 + 3 * head]).copied().collect();
+    Ok(Outcome { name: "rms_norm of heads".into(), expected: reference(&view, &w, 1e-6), actual })
 }

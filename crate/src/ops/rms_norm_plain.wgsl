@@ -1,11 +1,11 @@
 // Variant for emulated GPUs: a thread per row, no barriers.
 @compute @workgroup_size(4)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-    let row = id.x;
-    if row >= p.rows {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
+    let row = (group.y * groups.x + group.x) * 4u + thread;
+    if row >= p.norms {
         return;
     }
-    let first = p.offset + row * p.stride;
+    let first = start(row);
     var sum = vec4f();
     for (var i = 0u; i < p.quads; i++) {
         let v = x[first + i];

@@ -101,7 +101,7 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
 
 /// `rope_append` then attention equals rope, append and attention by the references, over two steps.
 async fn fused(backend: &mut dyn Backend, random: &mut Random) -> Result<Vec<Outcome>> {
-    let spec = Attention { heads: 6, kv_heads: 2, head_dim: 16, scale: 0.25 };
+    let spec = Attention::new(6, 2, 16);
     let (q_width, kv_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
     let width = q_width + 2 * kv_width;
     let frequencies: Vec<f32> = (0..8).map(|i| 100f32.powf(-(i as f32) / 8.0)).collect();

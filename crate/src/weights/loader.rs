@@ -78,13 +78,17 @@ impl<'a> Loader<'a> {
         Ok(weight)
     }
 
-    /// The vector `name` of `len` elements, as f32.
-    pub async fn vector(&mut self, name: &str, len: usize) -> Result<Weight> {
-        self.stacked_vectors(&[(name, len)]).await
+    /// The vector `name` of `len` elements, as f32, with `offset` added to each.
+    pub async fn vector(&mut self, name: &str, len: usize, offset: f32) -> Result<Weight> {
+        self.vectors(&[(name, len)], offset).await
     }
 
     /// Several vectors, one after the other, as one.
     pub async fn stacked_vectors(&mut self, names: &[(&str, usize)]) -> Result<Weight> {
+        self.vectors(names, 0.0).await
+    }
+
+    async fn vectors(&mut self, names: &[(&str, usize)], offset: f32) -> Result<Weight> {
         let mut data: Vec<u8> = Vec::new();
         for (name, len) in names {
             let tensor = self.expect(name, &[*len])?;
@@ -101,7 +105,7 @@ impl<'a> Loader<'a> {
             self.advance(packed.len() as u64);
             let mut values = vec![0.0; *len];
             tensor.format.unpack_row(&packed, &[], &mut values);
-            data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            data.extend(values.iter().flat_map(|v| (v + offset).to_le_bytes()));
         }
         let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
         let weight = backend.new_weight(data.len() / 4, &[Segment { format: Format::F32, rows: 1 }])?;

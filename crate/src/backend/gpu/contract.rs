@@ -137,7 +137,7 @@ impl Backend for Gpu {
 
     fn matmul(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor {
         let out = self.weights[weight.0 as usize].rows;
-        self.product(weight, x, bias, residual, out, false)
+        self.product(weight, x, bias, residual, out, None)
     }
 
     fn rms_norm(&mut self, x: Tensor, weight: Weight, eps: f32) -> Tensor {
@@ -145,7 +145,8 @@ impl Backend for Gpu {
         self.need_quads("a norm", view);
         let y = self.step.tensor(view.rows, view.cols, None);
         let w = self.vector(weight);
-        self.record(ops::rms_norm::call(view, eps, self.device.info.software), [Slot::Tensor(x), Slot::Buffer(w), Slot::Tensor(y)]);
+        let head = self.weights[weight.0 as usize].cols;
+        self.record(ops::rms_norm::call(view, head, eps, self.device.info.software), [Slot::Tensor(x), Slot::Buffer(w), Slot::Tensor(y)]);
         y
     }
 
@@ -195,6 +196,27 @@ impl Backend for Gpu {
         let y = self.step.tensor(view.rows, view.cols, None);
         let call = ops::attention::combine_call(view.rows, spec, chunks);
         self.record(call, [Slot::Tensor(parts), Slot::Tensor(stats), Slot::Tensor(y)]);
+        y
+    }
+
+    fn add(&mut self, a: Tensor, b: Tensor) -> Tensor {
+        let (left, right) = (self.step.view(a), self.step.view(b));
+        let y = self.step.tensor(left.rows, left.cols, None);
+        self.record(ops::add::call(left, right), [Slot::Tensor(a), Slot::Tensor(b), Slot::Tensor(y)]);
+        y
+    }
+
+    fn scale(&mut self, x: Tensor, factor: f32) -> Tensor {
+        let view = self.step.view(x);
+        let y = self.step.tensor(view.rows, view.cols, None);
+        self.record(ops::scale::call(view, factor), [Slot::Tensor(x), Slot::Tensor(y)]);
+        y
+    }
+
+    fn softcap(&mut self, x: Tensor, cap: f32) -> Tensor {
+        let view = self.step.view(x);
+        let y = self.step.tensor(view.rows, view.cols, None);
+        self.record(ops::softcap::call(view, cap), [Slot::Tensor(x), Slot::Tensor(y)]);
         y
     }
 
@@ -294,7 +316,6 @@ impl Backend for Gpu {
     }
 
     fn norm_gated(&mut self, x: Tensor, norm: Weight, eps: f32, weight: Weight, bias: Option<Weight>, activation: Activation) -> Tensor {
-        let Activation::Silu = activation;
         let matrix = &self.weights[weight.0 as usize];
         // Gate and up must lie in one part for a kernel to see both.
         if matrix.parts.len() > 1 {
@@ -303,6 +324,6 @@ impl Backend for Gpu {
         }
         let half = matrix.rows / 2;
         let normed = self.rms_norm(x, norm, eps);
-        self.product(weight, normed, bias, None, half, true)
+        self.product(weight, normed, bias, None, half, Some(activation))
     }
 }

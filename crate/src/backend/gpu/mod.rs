@@ -157,7 +157,7 @@ impl Gpu {
     }
 
     /// One product per part of the weight, into the columns of the same tensor.
-    fn product(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>, out: usize, gated: bool) -> Tensor {
+    fn product(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>, out: usize, gated: Option<Activation>) -> Tensor {
         let view = self.step.view(x);
         self.need_quads("a product with input", view);
         let variant = self.variant(view.rows);
@@ -176,7 +176,11 @@ impl Gpu {
             let add = residual.map_or_else(|| Slot::Buffer(self.nothing.clone()), Slot::Tensor);
             let mut slots = vec![Slot::Tensor(x), Slot::Tensor(y), self.or_nothing(bias), add];
             slots.extend(planes(part));
-            self.step.call(if gated { product.gated_call(variant) } else { product.call(variant) }, slots);
+            let call = match gated {
+                Some(activation) => product.gated_call(variant, activation),
+                None => product.call(variant),
+            };
+            self.step.call(call, slots);
         }
         y
     }
