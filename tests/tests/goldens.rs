@@ -78,3 +78,11 @@ goldens!(
     qwen3,
     smollm3_nope,
 );
+
+#[test]
+fn the_readme_lists_the_architectures() {
+    let readme = std::fs::read_to_string(fixture("../../README.md")).expect("README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let listed: Vec<&str> = rows.map(|(name, _)| name).filter(|name| *name != "model_type").collect();
+    assert_eq!(listed, openweights::models::KNOWN);
+}

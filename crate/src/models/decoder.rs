@@ -105,7 +105,9 @@ impl Block {
         let [before_attention, after_attention, before_mlp, after_mlp] = match spec.norms {
             Norms::Pre => [Some("input_layernorm"), None, Some("post_attention_layernorm"), None],
             Norms::Post => [None, Some("post_attention_layernorm"), None, Some("post_feedforward_layernorm")],
-            Norms::Both => ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"].map(Some),
+            Norms::Both => {
+                ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"].map(Some)
+            }
         };
         let mut around = Vec::new();
         for (pre, post) in [(before_attention, after_attention), (before_mlp, after_mlp)] {

@@ -30,5 +30,9 @@ pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Decoder
     };
     let blocks: Vec<_> = (0..sizes.layers).map(block).collect();
     let decoder = Decoder::load(config, loader, sizes, &blocks, false).await?;
-    Ok(decoder.scaled(Scales { embed: Some(factor("embedding_multiplier")?), logits: Some(1.0 / factor("logits_scaling")?), ..Scales::default() }))
+    Ok(decoder.scaled(Scales {
+        embed: Some(factor("embedding_multiplier")?),
+        logits: Some(1.0 / factor("logits_scaling")?),
+        ..Scales::default()
+    }))
 }

@@ -127,7 +127,9 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
                 let y = backend.attention(Cache(0), q_in, &spec);
                 backend.end()?;
                 outcomes.push(Outcome {
-                    name: format!("attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}, window {window:?}, cap {softcap:?}"),
+                    name: format!(
+                        "attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}, window {window:?}, cap {softcap:?}"
+                    ),
                     expected: reference(&q, &keys, &values, past, &spec),
                     actual: backend.read(y).await?,
                 });

@@ -67,9 +67,12 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
             outcomes.push(Outcome { name: format!("gate {activation:?} [{rows}, 2 x {half}]"), expected, actual });
         }
     }
-    for (activation, rows, cols, half) in
-        [(Activation::Silu, 1, 64, 80), (Activation::GeluTanh, 1, 576, 33), (Activation::Silu, 9, 96, 70), (Activation::GeluTanh, 9, 64, 33)]
-    {
+    for (activation, rows, cols, half) in [
+        (Activation::Silu, 1, 64, 80),
+        (Activation::GeluTanh, 1, 576, 33),
+        (Activation::Silu, 9, 96, 70),
+        (Activation::GeluTanh, 9, 64, 33),
+    ] {
         let (x, norm) = (random.floats(rows * cols), random.floats(cols));
         let norm_weight = check::vector(backend, &norm)?;
         let segments = [(Format::Q4_1, half), (Format::Q4_1, half)];

@@ -157,7 +157,15 @@ impl Gpu {
     }
 
     /// One product per part of the weight, into the columns of the same tensor.
-    fn product(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>, out: usize, gated: Option<Activation>) -> Tensor {
+    fn product(
+        &mut self,
+        weight: Weight,
+        x: Tensor,
+        bias: Option<Weight>,
+        residual: Option<Tensor>,
+        out: usize,
+        gated: Option<Activation>,
+    ) -> Tensor {
         let view = self.step.view(x);
         self.need_quads("a product with input", view);
         let variant = self.variant(view.rows);
