@@ -1,5 +1,7 @@
 //! What architectures share. A layer loads its weights by the publisher's names and records its operations on a backend.
 
+pub mod block;
+
 use crate::{
     backend::{Activation, Attention, Backend, Cache, Rope, Tensor, Weight},
     error::Result,

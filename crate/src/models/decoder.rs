@@ -6,53 +6,14 @@ use super::{
     config::{Config, Sizes},
 };
 use crate::{
-    backend::{Activation, Backend, Cache, CacheSpec, Tensor, Weight},
+    backend::{Backend, CacheSpec, Tensor, Weight},
     error::Result,
-    layers::{AttentionSpec, GatedMlp, Linear, Residual, RmsNorm, SelfAttention},
+    layers::{
+        Linear, RmsNorm,
+        block::{Block, BlockSpec},
+    },
     weights::loader::Loader,
 };
-
-/// Where a block has norms, and what they are called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norms {
-    /// Before attention (`input_layernorm`) and MLP (`post_attention_layernorm`).
-    Pre,
-    /// After attention (`post_attention_layernorm`) and MLP (`post_feedforward_layernorm`).
-    Post,
-    /// Before and after both (`input_`, `post_attention_`, `pre_feedforward_`, `post_feedforward_layernorm`).
-    Both,
-}
-
-/// How a block is made.
-pub struct BlockSpec {
-    /// Attention.
-    pub attention: AttentionSpec,
-    /// Of the gated MLP.
-    pub activation: Activation,
-    /// Biases of the MLP.
-    pub mlp_bias: bool,
-    /// Where norms stand.
-    pub norms: Norms,
-    /// Added to norm weights: 1 for Gemma.
-    pub norm_offset: f32,
-    /// Factor on what attention and MLP add.
-    pub residual_scale: Option<f32>,
-}
-
-impl BlockSpec {
-    /// Llama's block with this attention; an architecture changes what differs.
-    pub fn llama(attention: AttentionSpec) -> BlockSpec {
-        let (activation, norms) = (Activation::Silu, Norms::Pre);
-        BlockSpec { attention, activation, mlp_bias: false, norms, norm_offset: 0.0, residual_scale: None }
-    }
-}
-
-struct Block {
-    attention: SelfAttention,
-    mlp: GatedMlp,
-    around_attention: Residual,
-    around_mlp: Residual,
-}
 
 /// A decoder-only transformer.
 pub struct Decoder {
@@ -86,7 +47,7 @@ impl Decoder {
         let embed = loader.matrix("model.embed_tokens.weight", sizes.vocab, sizes.hidden).await?;
         let mut blocks = Vec::new();
         for (i, spec) in specs.iter().enumerate() {
-            blocks.push(Block::load(loader, &sizes, i, spec).await?);
+            blocks.push(Block::load(loader, i, [sizes.hidden, sizes.intermediate], sizes.eps, spec).await?);
         }
         let norm_offset = specs.first().map_or(0.0, |s| s.norm_offset);
         let norm = RmsNorm::load(loader, "model.norm", sizes.hidden, sizes.eps, norm_offset).await?;
@@ -98,42 +59,9 @@ impl Decoder {
     }
 }
 
-impl Block {
-    async fn load(loader: &mut Loader<'_>, sizes: &Sizes, index: usize, spec: &BlockSpec) -> Result<Block> {
-        let Sizes { hidden, intermediate, eps, .. } = *sizes;
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let [before_attention, after_attention, before_mlp, after_mlp] = match spec.norms {
-            Norms::Pre => [Some("input_layernorm"), None, Some("post_attention_layernorm"), None],
-            Norms::Post => [None, Some("post_attention_layernorm"), None, Some("post_feedforward_layernorm")],
-            Norms::Both => {
-                ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"].map(Some)
-            }
-        };
-        let mut around = Vec::new();
-        for (pre, post) in [(before_attention, after_attention), (before_mlp, after_mlp)] {
-            let mut residual = Residual { scale: spec.residual_scale, ..Residual::default() };
-            for (norm, slot) in [(pre, &mut residual.pre), (post, &mut residual.post)] {
-                if let Some(norm) = norm {
-                    *slot = Some(RmsNorm::load(loader, &name(norm), hidden, eps, spec.norm_offset).await?);
-                }
-            }
-            around.push(residual);
-        }
-        let (around_mlp, around_attention) = (around.pop().unwrap_or_default(), around.pop().unwrap_or_default());
-        let fused = spec.attention.fused;
-        Ok(Block {
-            attention: SelfAttention::load(loader, &name("self_attn"), hidden, &spec.attention, Cache(index as u32)).await?,
-            mlp: GatedMlp::load(loader, &name("mlp"), [hidden, intermediate], fused, spec.mlp_bias, spec.activation).await?,
-            around_attention,
-            around_mlp,
-        })
-    }
-}
-
 impl Network for Decoder {
     fn caches(&self) -> Vec<CacheSpec> {
-        let spec = |block: &Block| CacheSpec { kv_heads: block.attention.spec().kv_heads, head_dim: block.attention.spec().head_dim };
-        self.blocks.iter().map(spec).collect()
+        self.blocks.iter().map(Block::cache).collect()
     }
 
     fn vocab(&self) -> usize {
@@ -150,8 +78,7 @@ impl Network for Decoder {
             x = b.scale(x, factor);
         }
         for block in &self.blocks {
-            x = block.around_attention.attention(b, &block.attention, x);
-            x = block.around_mlp.mlp(b, &block.mlp, x);
+            x = block.forward(b, x);
         }
         if positions == Positions::Last {
             x = b.last_row(x);

@@ -2,10 +2,15 @@
 
 use super::{
     config::Config,
-    decoder::{BlockSpec, Decoder, Scales},
+    decoder::{Decoder, Scales},
     rotary::Frequencies,
 };
-use crate::{backend::Activation, error::Result, layers::AttentionSpec, weights::loader::Loader};
+use crate::{
+    backend::Activation,
+    error::Result,
+    layers::{AttentionSpec, block::BlockSpec},
+    weights::loader::Loader,
+};
 
 /// The spellings of GELU's tanh form in Gemma's configurations.
 pub(super) const GELU: &[&str] = &["gelu", "gelu_pytorch_tanh"];

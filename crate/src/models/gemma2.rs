@@ -2,14 +2,17 @@
 
 use super::{
     config::Config,
-    decoder::{BlockSpec, Decoder, Norms, Scales},
+    decoder::{Decoder, Scales},
     gemma::GELU,
     rotary::Frequencies,
 };
 use crate::{
     backend::{Activation, Attention},
     error::Result,
-    layers::AttentionSpec,
+    layers::{
+        AttentionSpec,
+        block::{BlockSpec, Norms},
+    },
     weights::loader::Loader,
 };
 

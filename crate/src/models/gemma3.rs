@@ -5,14 +5,17 @@ use serde_json::json;
 
 use super::{
     config::Config,
-    decoder::{BlockSpec, Decoder, Norms, Scales},
+    decoder::{Decoder, Scales},
     gemma::GELU,
     rotary::Frequencies,
 };
 use crate::{
     backend::{Activation, Attention},
     error::Result,
-    layers::{AttentionSpec, QkNorm},
+    layers::{
+        AttentionSpec, QkNorm,
+        block::{BlockSpec, Norms},
+    },
     weights::loader::Loader,
 };
 

@@ -2,13 +2,13 @@
 
 use super::{
     config::Config,
-    decoder::{BlockSpec, Decoder, Scales},
+    decoder::{Decoder, Scales},
     rotary::Frequencies,
 };
 use crate::{
     backend::Attention,
     error::{Error, Result},
-    layers::AttentionSpec,
+    layers::{AttentionSpec, block::BlockSpec},
     weights::loader::Loader,
 };
 

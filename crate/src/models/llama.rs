@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::{
-    config::Config,
-    decoder::{BlockSpec, Decoder},
-    rotary::Frequencies,
+use super::{config::Config, decoder::Decoder, rotary::Frequencies};
+use crate::{
+    error::Result,
+    layers::{AttentionSpec, block::BlockSpec},
+    weights::loader::Loader,
 };
-use crate::{error::Result, layers::AttentionSpec, weights::loader::Loader};
 
 /// Pre-norm, rotary positions, grouped-query attention, gated SiLU.
 pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Decoder> {

@@ -1,11 +1,12 @@
 //! Mistral (Jiang et al. 2023), Nemo, Ministral: Llama with a sliding window in every layer, or none.
 
-use super::{
-    config::Config,
-    decoder::{BlockSpec, Decoder},
-    rotary::Frequencies,
+use super::{config::Config, decoder::Decoder, rotary::Frequencies};
+use crate::{
+    backend::Attention,
+    error::Result,
+    layers::{AttentionSpec, block::BlockSpec},
+    weights::loader::Loader,
 };
-use crate::{backend::Attention, error::Result, layers::AttentionSpec, weights::loader::Loader};
 
 /// Llama's block, `sliding_window`.
 pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Decoder> {

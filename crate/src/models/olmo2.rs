@@ -1,13 +1,12 @@
 //! OLMo 2 (OLMo et al. 2024), open in weights, code and data: norms after attention and MLP, and of all queries and keys together.
 
-use super::{
-    config::Config,
-    decoder::{BlockSpec, Decoder, Norms},
-    rotary::Frequencies,
-};
+use super::{config::Config, decoder::Decoder, rotary::Frequencies};
 use crate::{
     error::Result,
-    layers::{AttentionSpec, QkNorm},
+    layers::{
+        AttentionSpec, QkNorm,
+        block::{BlockSpec, Norms},
+    },
     weights::loader::Loader,
 };
 

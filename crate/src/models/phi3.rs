@@ -1,15 +1,11 @@
 //! Phi 3, 3.5 and 4-mini (2024): Llama with stacked maps, partial rotation and a window. Of long contexts' rope ("longrope") nothing
 //! yet: it is refused by name.
 
-use super::{
-    config::Config,
-    decoder::{BlockSpec, Decoder},
-    rotary::Frequencies,
-};
+use super::{config::Config, decoder::Decoder, rotary::Frequencies};
 use crate::{
     backend::Attention,
     error::{Error, Result},
-    layers::AttentionSpec,
+    layers::{AttentionSpec, block::BlockSpec},
     weights::loader::Loader,
 };
 

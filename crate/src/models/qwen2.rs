@@ -1,11 +1,12 @@
 //! Qwen 2 and 2.5 (Yang et al. 2024): Llama with biases on queries, keys and values, and windows in upper layers.
 
-use super::{
-    config::Config,
-    decoder::{BlockSpec, Decoder},
-    rotary::Frequencies,
+use super::{config::Config, decoder::Decoder, rotary::Frequencies};
+use crate::{
+    backend::Attention,
+    error::Result,
+    layers::{AttentionSpec, block::BlockSpec},
+    weights::loader::Loader,
 };
-use crate::{backend::Attention, error::Result, layers::AttentionSpec, weights::loader::Loader};
 
 /// The window of each layer: `sliding_window` counts only with `use_sliding_window`, from layer `max_window_layers` on.
 pub(super) fn windows(config: Config<'_>, layers: usize) -> Result<Vec<Option<usize>>> {

@@ -1,15 +1,10 @@
 //! Qwen 3 (2025): Qwen 2 without biases, with norms of each head's query and key.
 
-use super::{
-    config::Config,
-    decoder::{BlockSpec, Decoder},
-    qwen2,
-    rotary::Frequencies,
-};
+use super::{config::Config, decoder::Decoder, qwen2, rotary::Frequencies};
 use crate::{
     backend::Attention,
     error::Result,
-    layers::{AttentionSpec, QkNorm},
+    layers::{AttentionSpec, QkNorm, block::BlockSpec},
     weights::loader::Loader,
 };
 

@@ -2,16 +2,11 @@
 
 use serde_json::Value;
 
-use super::{
-    config::Config,
-    decoder::{BlockSpec, Decoder},
-    qwen2,
-    rotary::Frequencies,
-};
+use super::{config::Config, decoder::Decoder, qwen2, rotary::Frequencies};
 use crate::{
     backend::Attention,
     error::{Error, Result},
-    layers::AttentionSpec,
+    layers::{AttentionSpec, block::BlockSpec},
     weights::loader::Loader,
 };
 
