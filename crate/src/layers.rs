@@ -1,6 +1,7 @@
 //! What architectures share. A layer loads its weights by the publisher's names and records its operations on a backend.
 
 pub mod block;
+pub mod classic;
 
 use crate::{
     backend::{Activation, Attention, Backend, Cache, Rope, Tensor, Weight},
@@ -34,6 +35,11 @@ impl Linear {
             None
         };
         Ok(Linear { weight, bias })
+    }
+
+    /// From weights that are loaded.
+    pub fn new(weight: Weight, bias: Option<Weight>) -> Linear {
+        Linear { weight, bias }
     }
 
     /// An output head that shares the embedding's table.
@@ -138,6 +144,17 @@ impl SelfAttention {
         };
         let out = Linear::load(loader, &name("o_proj"), hidden, q, out_bias).await?;
         Ok(SelfAttention { qkv, out, norms, rope, spec: attention, cache })
+    }
+
+    /// From maps that are loaded; `qkv` gives `q | k | v`.
+    pub fn new(qkv: Linear, out: Linear, spec: Attention, rope: Option<Rope>, cache: Cache) -> SelfAttention {
+        SelfAttention { qkv, out, norms: None, rope, spec, cache }
+    }
+
+    /// `residual + attention(x)`.
+    pub fn add_to(&self, b: &mut dyn Backend, x: Tensor, residual: Tensor) -> Tensor {
+        let y = self.mix(b, None, x);
+        self.out.add_to(b, y, residual)
     }
 
     /// Heads, scale, window.

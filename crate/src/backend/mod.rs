@@ -123,6 +123,8 @@ pub enum Activation {
     Silu,
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
     GeluTanh,
+    /// `x / 2 * (1 + erf(x / sqrt(2)))`.
+    Gelu,
 }
 
 /// How the next token is chosen from logits; see [`crate::ops::sample`] for the formulas and their order.
@@ -215,11 +217,17 @@ pub trait Backend {
     /// The rows of `table` for the step's tokens: `[rows, hidden]`.
     fn embed(&mut self, table: Weight) -> Tensor;
 
+    /// The rows of `table` at the step's positions: `[rows, hidden]`.
+    fn embed_positions(&mut self, table: Weight) -> Tensor;
+
     /// `x * weight^T`, plus `bias` on every row, plus `residual`: `[rows, out]`.
     fn matmul(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor;
 
     /// `x / sqrt(mean(x^2) + eps) * weight`, each row; where the weight is shorter than a row, each head of its length.
     fn rms_norm(&mut self, x: Tensor, weight: Weight, eps: f32) -> Tensor;
+
+    /// `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`, each row.
+    fn layer_norm(&mut self, x: Tensor, weight: Weight, bias: Option<Weight>, eps: f32) -> Tensor;
 
     /// Columns `start .. start + width` of `x`: a view.
     fn columns(&mut self, x: Tensor, start: usize, width: usize) -> Tensor;
@@ -244,6 +252,9 @@ pub trait Backend {
 
     /// `cap * tanh(x / cap)`.
     fn softcap(&mut self, x: Tensor, cap: f32) -> Tensor;
+
+    /// `activation(x)`.
+    fn activate(&mut self, x: Tensor, activation: Activation) -> Tensor;
 
     /// `activation(gate) * up` where `x` is `gate | up`: `[rows, cols / 2]`.
     fn gate(&mut self, x: Tensor, activation: Activation) -> Tensor;

@@ -217,6 +217,17 @@ impl Backend for Reference {
         self.tensor(cols, data)
     }
 
+    fn embed_positions(&mut self, table: Weight) -> Tensor {
+        let (first, rows) = (self.state().position, self.step.tokens.len());
+        let matrix = &self.weights[table.0 as usize];
+        let mut data = vec![0.0; rows * matrix.cols];
+        for (t, out) in data.chunks_exact_mut(matrix.cols).enumerate() {
+            matrix.unpack_row(first + t, out);
+        }
+        let cols = matrix.cols;
+        self.tensor(cols, data)
+    }
+
     /// [`ops::matmul::reference`] with one row of the weight unpacked at a time.
     fn matmul(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor {
         let matrix = &self.weights[weight.0 as usize];
@@ -241,6 +252,13 @@ impl Backend for Reference {
         let x = self.values(x);
         let (cols, data) = (x.cols, ops::rms_norm::reference(&x.data, &w, eps));
         self.tensor(cols, data)
+    }
+
+    fn layer_norm(&mut self, x: Tensor, weight: Weight, bias: Option<Weight>, eps: f32) -> Tensor {
+        let w = self.weights[weight.0 as usize].vector();
+        let bias = bias.map(|b| self.weights[b.0 as usize].vector());
+        let data = ops::layer_norm::reference(&self.values(x).data, &w, bias.as_deref(), eps);
+        self.tensor(w.len(), data)
     }
 
     fn columns(&mut self, x: Tensor, start: usize, width: usize) -> Tensor {
@@ -292,6 +310,12 @@ impl Backend for Reference {
     fn softcap(&mut self, x: Tensor, cap: f32) -> Tensor {
         let x = self.values(x);
         let (cols, data) = (x.cols, ops::softcap::reference(&x.data, cap));
+        self.tensor(cols, data)
+    }
+
+    fn activate(&mut self, x: Tensor, activation: Activation) -> Tensor {
+        let x = self.values(x);
+        let (cols, data) = (x.cols, ops::activate::reference(&x.data, activation));
         self.tensor(cols, data)
     }
 

@@ -6,15 +6,19 @@ use crate::{
     weights::loader::Loader,
 };
 
+mod classic;
 pub mod config;
 pub mod decoder;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gpt2;
+mod gpt_neox;
 mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -66,10 +70,13 @@ registry! {
     "gemma" => gemma,
     "gemma2" => gemma2,
     "gemma3_text" => gemma3,
+    "gpt2" => gpt2,
+    "gpt_neox" => gpt_neox,
     "granite" => granite,
     "llama" => llama,
     "mistral" => mistral,
     "olmo2" => olmo2,
+    "phi" => phi,
     "phi3" => phi3,
     "qwen2" => qwen2,
     "qwen3" => qwen3,

@@ -29,6 +29,18 @@ impl Frequencies {
         Frequencies::from_parameters(config, Config(scaling), rotated)
     }
 
+    /// For the part of a head that `partial_rotary_factor` of `rope_parameters`, or else `key` of the configuration, says.
+    pub fn partial(config: Config<'_>, head_dim: usize, key: &str, default: f64) -> Result<Frequencies> {
+        let part = match config.get("rope_parameters").map(|p| Config(p).number("partial_rotary_factor")).transpose()?.flatten() {
+            Some(part) => part,
+            None => config.number(key)?.unwrap_or(default),
+        };
+        if !(part > 0.0 && part <= 1.0) {
+            return Err(Error::InvalidFile(format!("config.json: a part of {part} of each head is to be rotated")));
+        }
+        Frequencies::from_config(config, (head_dim as f64 * part) as usize)
+    }
+
     /// From a `rope_parameters` object; what it lacks is read from `config`.
     pub fn from_parameters(config: Config<'_>, rope: Config<'_>, rotated: usize) -> Result<Frequencies> {
         if !rotated.is_multiple_of(2) {
@@ -36,7 +48,7 @@ impl Frequencies {
         }
         let theta = match rope.number("rope_theta")? {
             Some(theta) => theta,
-            None => config.number("rope_theta")?.unwrap_or(10000.0),
+            None => config.number("rope_theta")?.or(config.number("rotary_emb_base")?).unwrap_or(10000.0),
         };
         if theta <= 0.0 {
             return Err(Error::InvalidFile(format!("config.json: rope_theta is {theta}")));

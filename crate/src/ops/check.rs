@@ -42,6 +42,8 @@ pub async fn all(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     outcomes.extend(super::rms_norm::cases(backend).await?);
     outcomes.extend(super::rope::cases(backend).await?);
     outcomes.extend(super::attention::cases(backend).await?);
+    outcomes.extend(super::layer_norm::cases(backend).await?);
+    outcomes.extend(super::activate::cases(backend).await?);
     outcomes.extend(super::gate::cases(backend).await?);
     outcomes.extend(super::add::cases(backend).await?);
     outcomes.extend(super::scale::cases(backend).await?);

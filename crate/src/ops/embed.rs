@@ -1,4 +1,4 @@
-//! Embedding: the rows of a table at token ids. `y[t] = table[ids[t]]`.
+//! Embedding: the rows of a table at token ids, `y[t] = table[ids[t]]`, or at the tokens' positions.
 
 use super::{
     check::{self, Outcome, Random},
@@ -15,9 +15,22 @@ pub fn kernels() -> Vec<Kernel> {
     Kernel::for_formats("embed", &[include_str!("embed.wgsl")], &[Access::Read, Access::Write])
 }
 
-/// A segment of `rows` rows that starts at row `first_row` of the table; the step's ids start at word `first_id` of their buffer.
-pub fn call(format: Format, cols: usize, tokens: usize, first_row: usize, rows: usize, first_id: usize) -> Call {
-    let params = [tokens, cols / 4, format.row_quads(cols), first_row, rows, first_id];
+/// What chooses a row of the table for each token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Ids, from this word of their buffer on.
+    Id(usize),
+    /// The token's position; the first one's is word 0 of the buffer.
+    Position,
+}
+
+/// A segment of `rows` rows that starts at row `first_row` of the table.
+pub fn call(format: Format, cols: usize, tokens: usize, first_row: usize, rows: usize, by: By) -> Call {
+    let (first_id, by_position) = match by {
+        By::Id(first) => (first, 0),
+        By::Position => (0, 1),
+    };
+    let params = [tokens, cols / 4, format.row_quads(cols), first_row, rows, first_id, by_position];
     Call {
         kernel: ("embed", Some(format)),
         params: params.map(|v| v as u32).to_vec(),
@@ -48,6 +61,12 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
             let name = format!("embed {} [{vocab}, {cols}] in {} segments, {rows} ids", format.name(), segments.len());
             outcomes.push(Outcome { name, expected: reference(&dense, cols, &ids), actual });
         }
+    }
+    for (past, rows) in [(0, 5), (9, 1), (9, 30)] {
+        let (table, dense) = check::random_weight(backend, &mut random, 32, &[(Format::F32, 25), (Format::F32, 25)]).await?;
+        let positions: Vec<u32> = (past as u32..(past + rows) as u32).collect();
+        let actual = check::one_step(backend, past, rows, |b| b.embed_positions(table)).await?;
+        outcomes.push(Outcome { name: format!("embed {rows} positions from {past}"), expected: reference(&dense, 32, &positions), actual });
     }
     Ok(outcomes)
 }

@@ -6,6 +6,7 @@ struct Params {
     first_row: u32,
     rows: u32,
     first_id: u32, // of the step's ids
+    by_position: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> ids: array<u32>;
@@ -14,7 +15,8 @@ struct Params {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let token = id.y;
-    let row = ids[p.first_id + token] - p.first_row; // wraps to a large number below the first row
+    let index = select(ids[p.first_id + token], ids[0] + token, p.by_position != 0u);
+    let row = index - p.first_row; // wraps to a large number below the first row
     if id.x >= p.quads || row >= p.rows {
         return;
     }

@@ -1,6 +1,7 @@
 //! Gate of a gated MLP (Shazeer 2020): `y = activation(gate) * up`, where a row of `x` is `gate | up`.
 
 use super::{
+    activate::{WGSL, activate, kind},
     check::{self, Outcome, Random},
     kernel::{Access, Call, Kernel, View},
 };
@@ -12,18 +13,7 @@ use crate::{
 
 /// Bindings: x, y.
 pub fn kernels() -> Vec<Kernel> {
-    vec![Kernel::new("gate", &[ACTIVATE, include_str!("gate.wgsl")], &[Access::Read, Access::Write])]
-}
-
-/// WGSL of the activations: `fn activate(kind: u32, x: f32) -> f32`.
-pub const ACTIVATE: &str = include_str!("activate.wgsl");
-
-/// The activation's number in WGSL.
-pub fn kind(activation: Activation) -> u32 {
-    match activation {
-        Activation::Silu => 0,
-        Activation::GeluTanh => 1,
-    }
+    vec![Kernel::new("gate", &[WGSL, include_str!("gate.wgsl")], &[Access::Read, Access::Write])]
 }
 
 /// The gate of every row of `x`, `gate | up`.
@@ -31,14 +21,6 @@ pub fn call(x: View, activation: Activation) -> Call {
     let half = x.cols / 2;
     let params = [x.rows as u32, half as u32, x.offset as u32, x.stride as u32, kind(activation)].to_vec();
     Call { kernel: ("gate", None), params, groups: [half.div_ceil(64) as u32, x.rows as u32, 1] }
-}
-
-/// The activation's formula.
-pub fn activate(activation: Activation, x: f32) -> f32 {
-    match activation {
-        Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::GeluTanh => 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044715 * x * x * x)).tanh()),
-    }
 }
 
 /// `x`: rows of `cols` elements; returns rows of `cols / 2`.

@@ -80,6 +80,8 @@ pub fn all() -> &'static [Kernel] {
             super::rms_norm::kernels(),
             super::rope::kernels(),
             super::attention::kernels(),
+            super::layer_norm::kernels(),
+            super::activate::kernels(),
             super::gate::kernels(),
             super::add::kernels(),
             super::scale::kernels(),

@@ -105,7 +105,7 @@ impl Product {
 
     /// The gated product; the segment is `gate | up`, and `out` is half its rows.
     pub fn gated_call(&self, variant: Variant, activation: Activation) -> Call {
-        self.dispatch(variant, variant.names()[1], self.out, self.out.div_ceil(2), super::gate::kind(activation) as usize)
+        self.dispatch(variant, variant.names()[1], self.out, self.out.div_ceil(2), super::activate::kind(activation) as usize)
     }
 
     fn dispatch(&self, variant: Variant, name: &'static str, rows: usize, blocks: usize, activation: usize) -> Call {

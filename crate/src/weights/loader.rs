@@ -1,7 +1,7 @@
 //! From a checkpoint's tensors to a backend's weights: checks shapes, stacks, splits by rows where a buffer must stay small,
 //! and streams the planes in pieces.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use super::{Checkpoint, Part, TensorInfo};
 use crate::{
@@ -32,7 +32,7 @@ pub struct Loader<'a> {
 /// Rows of one tensor that go to one segment.
 struct Source<'t> {
     tensor: &'t TensorInfo,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
 }
 
 impl<'a> Loader<'a> {
@@ -53,6 +53,11 @@ impl<'a> Loader<'a> {
         self.checkpoint.tensors.contains_key(name)
     }
 
+    /// Says that the tensor `name`, if there is one, is known and holds nothing that is needed: a mask, a table.
+    pub fn ignore(&mut self, name: &str) {
+        self.used.insert(name.to_owned());
+    }
+
     /// The matrix `name`, `[rows, cols]`.
     pub async fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
         self.stacked(&[(name, rows)], cols).await
@@ -63,12 +68,45 @@ impl<'a> Loader<'a> {
         if !cols.is_multiple_of(4) {
             return Err(Error::UnsupportedFormat(format!("tensor {:?} has {cols} columns; kernels need a multiple of 4", names[0].0)));
         }
-        let mut tensors = Vec::new();
+        let mut rows_of = Vec::new();
         for (name, rows) in names {
-            tensors.push(self.expect(name, &[*rows, cols])?);
+            rows_of.push(Source { tensor: self.expect(name, &[*rows, cols])?, rows: 0..*rows });
+        }
+        self.rows(&rows_of, cols).await
+    }
+
+    /// Rows of the matrix `name`, `[rows, cols]`, in another order: these ranges one after the other.
+    pub async fn reordered(&mut self, name: &str, rows: usize, cols: usize, order: &[Range<usize>]) -> Result<Weight> {
+        let tensor = self.expect(name, &[rows, cols])?;
+        let rows_of: Vec<_> = order.iter().map(|rows| Source { tensor, rows: rows.clone() }).collect();
+        self.rows(&rows_of, cols).await
+    }
+
+    /// The matrix `name`, published as `[cols, rows]`. Its elements are moved one by one, so only floats can be read.
+    pub async fn transposed(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        let tensor = self.expect(name, &[cols, rows])?;
+        if tensor.format.is_quantised() {
+            let format = tensor.format.name();
+            return Err(Error::UnsupportedFormat(format!("tensor {name:?} is published transposed and quantised as {format}")));
+        }
+        if self.backend.is_none() {
+            return Ok(Weight(u32::MAX));
+        }
+        let published = self.floats(tensor).await?;
+        let (mut values, mut row) = (Vec::new(), vec![0.0; cols]);
+        for r in 0..rows {
+            row.iter_mut().enumerate().for_each(|(c, v)| *v = published[c * rows + r]);
+            tensor.format.pack_row(&row, &mut values, &mut Vec::new());
         }
         let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
-        let (segments, sources) = segments(&tensors, cols, backend.max_plane_bytes());
+        let weight = backend.new_weight(cols, &[Segment { format: tensor.format, rows }])?;
+        backend.write_weight(weight, 0, Plane::Values, 0, &values)?;
+        Ok(weight)
+    }
+
+    async fn rows(&mut self, rows_of: &[Source<'_>], cols: usize) -> Result<Weight> {
+        let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
+        let (segments, sources) = segments(rows_of, cols, backend.max_plane_bytes());
         let weight = backend.new_weight(cols, &segments)?;
         for (index, sources) in sources.iter().enumerate() {
             for plane in [Plane::Values, Plane::Scales] {
@@ -83,34 +121,54 @@ impl<'a> Loader<'a> {
         self.vectors(&[(name, len)], offset).await
     }
 
+    /// Elements of the vector `name` in another order: these ranges one after the other.
+    pub async fn reordered_vector(&mut self, name: &str, len: usize, order: &[Range<usize>]) -> Result<Weight> {
+        let tensor = self.expect(name, &[len])?;
+        if self.backend.is_none() {
+            return Ok(Weight(u32::MAX));
+        }
+        let values = self.floats(tensor).await?;
+        let ordered: Vec<f32> = order.iter().flat_map(|range| &values[range.clone()]).copied().collect();
+        self.new_vector(&ordered)
+    }
+
     /// Several vectors, one after the other, as one.
     pub async fn stacked_vectors(&mut self, names: &[(&str, usize)]) -> Result<Weight> {
         self.vectors(names, 0.0).await
     }
 
     async fn vectors(&mut self, names: &[(&str, usize)], offset: f32) -> Result<Weight> {
-        let mut data: Vec<u8> = Vec::new();
+        let mut data = Vec::new();
         for (name, len) in names {
             let tensor = self.expect(name, &[*len])?;
             if tensor.format.is_quantised() {
                 return Err(Error::UnsupportedFormat(format!("tensor {name:?} is a vector and quantised as {}", tensor.format.name())));
             }
-            if self.backend.is_none() {
-                continue;
+            if self.backend.is_some() {
+                data.extend(self.floats(tensor).await?.into_iter().map(|v| v + offset));
             }
-            let mut packed = Vec::new();
-            for part in &tensor.values {
-                packed.extend(self.checkpoint.files.read(&part.file, part.offset, part.len as usize).await?);
-            }
-            self.advance(packed.len() as u64);
-            let mut values = vec![0.0; *len];
-            tensor.format.unpack_row(&packed, &[], &mut values);
-            data.extend(values.iter().flat_map(|v| (v + offset).to_le_bytes()));
         }
+        self.new_vector(&data)
+    }
+
+    fn new_vector(&mut self, data: &[f32]) -> Result<Weight> {
         let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
-        let weight = backend.new_weight(data.len() / 4, &[Segment { format: Format::F32, rows: 1 }])?;
-        backend.write_weight(weight, 0, Plane::Values, 0, &data)?;
+        let bytes: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let weight = backend.new_weight(data.len(), &[Segment { format: Format::F32, rows: 1 }])?;
+        backend.write_weight(weight, 0, Plane::Values, 0, &bytes)?;
         Ok(weight)
+    }
+
+    /// All elements of a float tensor.
+    async fn floats(&mut self, tensor: &TensorInfo) -> Result<Vec<f32>> {
+        let mut packed = Vec::new();
+        for part in &tensor.values {
+            packed.extend(self.checkpoint.files.read(&part.file, part.offset, part.len as usize).await?);
+        }
+        self.advance(packed.len() as u64);
+        let mut values = vec![0.0; tensor.shape.iter().product()];
+        tensor.format.unpack_row(&packed, &[], &mut values);
+        Ok(values)
     }
 
     /// Rotation tables, see [`Backend::new_rope`].
@@ -180,22 +238,22 @@ fn locate(parts: &[Part], mut offset: u64) -> Result<(&Part, u64)> {
 
 /// Cuts tensors into segments: neighbours of one format share a segment while each write stays word-aligned; no plane of a
 /// segment is larger than `max_plane_bytes`.
-fn segments<'t>(tensors: &[&'t TensorInfo], cols: usize, max_plane_bytes: usize) -> (Vec<Segment>, Vec<Vec<Source<'t>>>) {
+fn segments<'t>(rows_of: &[Source<'t>], cols: usize, max_plane_bytes: usize) -> (Vec<Segment>, Vec<Vec<Source<'t>>>) {
     let mut segments: Vec<Segment> = Vec::new();
     let mut sources: Vec<Vec<Source<'t>>> = Vec::new();
-    for tensor in tensors {
+    for Source { tensor, rows } in rows_of {
         let format = tensor.format;
         let aligned = |rows: usize| (rows * format.row_bytes(Plane::Scales, cols)).is_multiple_of(4);
         // An even number of rows keeps the scales of the next segment word-aligned in their file as well.
         let most = (max_plane_bytes / format.row_bytes(Plane::Values, cols)).max(2) & !1;
-        let mut from = 0;
-        while from < tensor.rows() {
+        let mut from = rows.start;
+        while from < rows.end {
             let room = match segments.last() {
                 Some(last) if last.format == format && aligned(last.rows) => most.saturating_sub(last.rows),
                 _ => 0,
             };
             let (fits, extend) = if room > 0 { (room, true) } else { (most, false) };
-            let to = tensor.rows().min(from + fits);
+            let to = rows.end.min(from + fits);
             let source = Source { tensor, rows: from..to };
             if extend {
                 segments.last_mut().expect("room in it").rows += to - from;
@@ -219,7 +277,8 @@ mod tests {
     }
 
     fn rows_of(tensors: &[&TensorInfo], cols: usize, max: usize) -> Vec<(Format, usize)> {
-        let (segments, sources) = segments(tensors, cols, max);
+        let whole: Vec<_> = tensors.iter().map(|tensor| Source { tensor, rows: 0..tensor.rows() }).collect();
+        let (segments, sources) = segments(&whole, cols, max);
         for (segment, sources) in segments.iter().zip(&sources) {
             assert_eq!(segment.rows, sources.iter().map(|s| s.rows.len()).sum::<usize>());
         }

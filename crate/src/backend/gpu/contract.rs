@@ -1,6 +1,7 @@
 //! The contract, with kernels.
 
 use super::*;
+use crate::ops::embed::By;
 
 /// Bytes of the step's header before its token ids.
 const HEADER_WORDS: usize = 1;
@@ -119,20 +120,14 @@ impl Backend for Gpu {
     }
 
     fn embed(&mut self, table: Weight) -> Tensor {
-        let rows = self.current.rows;
-        let (ids, first_id) = match self.current.input {
-            TokenSource::Given => (self.state().step.clone(), HEADER_WORDS),
-            TokenSource::Sampled => (self.state().chosen.clone(), 0),
-        };
-        let matrix = &self.weights[table.0 as usize];
-        let y = self.step.tensor(rows, matrix.cols, None);
-        for part in &matrix.parts {
-            let call = ops::embed::call(part.format, matrix.cols, rows, part.first, part.rows, first_id);
-            let mut slots = vec![Slot::Buffer(ids.clone()), Slot::Tensor(y)];
-            slots.extend(planes(part));
-            self.step.call(call, slots);
+        match self.current.input {
+            TokenSource::Given => self.embed_by(table, self.state().step.clone(), By::Id(HEADER_WORDS)),
+            TokenSource::Sampled => self.embed_by(table, self.state().chosen.clone(), By::Id(0)),
         }
-        y
+    }
+
+    fn embed_positions(&mut self, table: Weight) -> Tensor {
+        self.embed_by(table, self.state().step.clone(), By::Position)
     }
 
     fn matmul(&mut self, weight: Weight, x: Tensor, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor {
@@ -147,6 +142,16 @@ impl Backend for Gpu {
         let w = self.vector(weight);
         let head = self.weights[weight.0 as usize].cols;
         self.record(ops::rms_norm::call(view, head, eps, self.device.info.software), [Slot::Tensor(x), Slot::Buffer(w), Slot::Tensor(y)]);
+        y
+    }
+
+    fn layer_norm(&mut self, x: Tensor, weight: Weight, bias: Option<Weight>, eps: f32) -> Tensor {
+        let view = self.step.view(x);
+        self.need_quads("a norm", view);
+        let y = self.step.tensor(view.rows, view.cols, None);
+        let (w, b) = (self.vector(weight), self.or_nothing(bias));
+        let call = ops::layer_norm::call(view, bias.is_some(), eps, self.device.info.software);
+        self.record(call, [Slot::Tensor(x), Slot::Buffer(w), b, Slot::Tensor(y)]);
         y
     }
 
@@ -217,6 +222,13 @@ impl Backend for Gpu {
         let view = self.step.view(x);
         let y = self.step.tensor(view.rows, view.cols, None);
         self.record(ops::softcap::call(view, cap), [Slot::Tensor(x), Slot::Tensor(y)]);
+        y
+    }
+
+    fn activate(&mut self, x: Tensor, activation: Activation) -> Tensor {
+        let view = self.step.view(x);
+        let y = self.step.tensor(view.rows, view.cols, None);
+        self.record(ops::activate::call(view, activation), [Slot::Tensor(x), Slot::Tensor(y)]);
         y
     }
 

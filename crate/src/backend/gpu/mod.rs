@@ -156,6 +156,20 @@ impl Gpu {
         self.options.matmul.unwrap_or_else(|| Variant::choose(self.device.info.software, tokens))
     }
 
+    /// One dispatch per part of the table; `index` holds ids or the first position.
+    fn embed_by(&mut self, table: Weight, index: Buffer, by: ops::embed::By) -> Tensor {
+        let rows = self.current.rows;
+        let matrix = &self.weights[table.0 as usize];
+        let y = self.step.tensor(rows, matrix.cols, None);
+        for part in &matrix.parts {
+            let call = ops::embed::call(part.format, matrix.cols, rows, part.first, part.rows, by);
+            let mut slots = vec![Slot::Buffer(index.clone()), Slot::Tensor(y)];
+            slots.extend(planes(part));
+            self.step.call(call, slots);
+        }
+        y
+    }
+
     /// One product per part of the weight, into the columns of the same tensor.
     fn product(
         &mut self,
