@@ -71,10 +71,11 @@ impl Model {
         let template = ChatTemplate::from_config(&checkpoint.tokenizer_config)?;
         let end_tokens = end_tokens(checkpoint)?;
         check(checkpoint).await?;
+        let context = options.context_length.unwrap_or(DEFAULT_CONTEXT);
 
-        let network = models::load(config, Loader::new(checkpoint, backend.as_mut(), progress)).await?;
+        let network = models::load(config, Loader::new(checkpoint, backend.as_mut(), context, progress)).await?;
         backend.flush().await?;
-        let context = options.context_length.unwrap_or(DEFAULT_CONTEXT).min(network.context());
+        let context = context.min(network.context());
         if context == 0 {
             return Err(Error::InvalidInput("contextLength is 0".into()));
         }

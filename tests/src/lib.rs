@@ -52,7 +52,12 @@ pub fn gpu() -> Box<dyn Backend> {
 
 /// A loaded model.
 pub fn load(checkpoint: &Checkpoint, backend: Box<dyn Backend>) -> Result<Model> {
-    pollster::block_on(Model::load(checkpoint, backend, LoadOptions::default(), &mut |_, _| {}))
+    load_for(checkpoint, backend, None)
+}
+
+/// A model loaded for this context.
+pub fn load_for(checkpoint: &Checkpoint, backend: Box<dyn Backend>, context_length: Option<usize>) -> Result<Model> {
+    pollster::block_on(Model::load(checkpoint, backend, LoadOptions { context_length }, &mut |_, _| {}))
 }
 
 /// Logits of every position, one vector each.

@@ -16,6 +16,7 @@ mod gpt2;
 mod gpt_neox;
 mod granite;
 mod llama;
+mod longrope;
 mod mistral;
 mod olmo2;
 mod phi;

@@ -1,7 +1,6 @@
-//! Phi 3, 3.5 and 4-mini (2024): Llama with stacked maps, partial rotation and a window. Of long contexts' rope ("longrope") nothing
-//! yet: it is refused by name.
+//! Phi 3, 3.5 and 4-mini (2024): Llama with stacked maps, partial rotation, a window, and "longrope" for long contexts.
 
-use super::{config::Config, decoder::Decoder, rotary::Frequencies};
+use super::{config::Config, decoder::Decoder, longrope, rotary::Frequencies};
 use crate::{
     backend::Attention,
     error::Result,
@@ -13,7 +12,12 @@ use crate::{
 pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Decoder> {
     config.activation(&["silu"])?;
     let sizes = config.sizes()?;
-    let rope = Some(Frequencies::partial(config, sizes.attention.head_dim, "partial_rotary_factor", 1.0)?.load(loader)?);
+    let rotated = Frequencies::part(config, sizes.attention.head_dim, "partial_rotary_factor", 1.0)?;
+    let frequencies = match longrope::frequencies(config, rotated, loader.context())? {
+        Some(frequencies) => frequencies,
+        None => Frequencies::from_config(config, rotated)?,
+    };
+    let rope = Some(frequencies.load(loader)?);
     let attention = Attention { window: config.size_or_none("sliding_window")?, ..sizes.attention };
     let block = |_| BlockSpec::llama(AttentionSpec { attention, fused: true, qkv_bias: false, out_bias: false, qk_norm: None, rope });
     let blocks: Vec<_> = (0..sizes.layers).map(block).collect();

@@ -31,6 +31,11 @@ impl Frequencies {
 
     /// For the part of a head that `partial_rotary_factor` of `rope_parameters`, or else `key` of the configuration, says.
     pub fn partial(config: Config<'_>, head_dim: usize, key: &str, default: f64) -> Result<Frequencies> {
+        Frequencies::from_config(config, Frequencies::part(config, head_dim, key, default)?)
+    }
+
+    /// The elements of a head that [`Frequencies::partial`] rotates.
+    pub fn part(config: Config<'_>, head_dim: usize, key: &str, default: f64) -> Result<usize> {
         let part = match config.get("rope_parameters").map(|p| Config(p).number("partial_rotary_factor")).transpose()?.flatten() {
             Some(part) => part,
             None => config.number(key)?.unwrap_or(default),
@@ -38,7 +43,7 @@ impl Frequencies {
         if !(part > 0.0 && part <= 1.0) {
             return Err(Error::InvalidFile(format!("config.json: a part of {part} of each head is to be rotated")));
         }
-        Frequencies::from_config(config, (head_dim as f64 * part) as usize)
+        Ok((head_dim as f64 * part) as usize)
     }
 
     /// From a `rope_parameters` object; what it lacks is read from `config`.

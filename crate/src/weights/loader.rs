@@ -27,6 +27,7 @@ pub struct Loader<'a> {
     used: BTreeSet<String>,
     loaded: u64,
     total: u64,
+    context: usize,
 }
 
 /// Rows of one tensor that go to one segment.
@@ -36,16 +37,21 @@ struct Source<'t> {
 }
 
 impl<'a> Loader<'a> {
-    /// Loads into `backend`.
-    pub fn new(checkpoint: &'a Checkpoint, backend: &'a mut dyn Backend, progress: Progress<'a>) -> Self {
+    /// Loads into `backend`, for sessions of up to `context` tokens.
+    pub fn new(checkpoint: &'a Checkpoint, backend: &'a mut dyn Backend, context: usize, progress: Progress<'a>) -> Self {
         let bytes = |t: &TensorInfo| t.values.iter().chain(&t.scales).map(|p| p.len).sum::<u64>();
         let total = checkpoint.tensors.values().map(bytes).sum();
-        Loader { checkpoint, backend: Some(backend), progress: Some(progress), used: BTreeSet::new(), loaded: 0, total }
+        Loader { checkpoint, backend: Some(backend), progress: Some(progress), used: BTreeSet::new(), loaded: 0, total, context }
     }
 
     /// Checks names and shapes only.
     pub fn check(checkpoint: &'a Checkpoint) -> Self {
-        Loader { checkpoint, backend: None, progress: None, used: BTreeSet::new(), loaded: 0, total: 0 }
+        Loader { checkpoint, backend: None, progress: None, used: BTreeSet::new(), loaded: 0, total: 0, context: 0 }
+    }
+
+    /// Most tokens that a session will be asked to hold; the model may have been made for fewer.
+    pub fn context(&self) -> usize {
+        self.context
     }
 
     /// Whether the checkpoint has a tensor called `name`.
