@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     generate::{Generation, Params},
     models::{self, Network, Positions, config::Config},
-    ops::sample::CANDIDATES,
+    ops::sample::MOST_LOGITS,
     text::{ChatTemplate, Message, RenderOptions, Tokenizer},
     weights::{
         Checkpoint,
@@ -155,7 +155,9 @@ impl Model {
         }
         self.rewind(&[], 0);
         let mut first = 0;
-        for chunk in ids.chunks(self.prefill_chunk()) {
+        // Logits of all positions at once must fit a buffer.
+        let fit = self.backend.max_plane_bytes() / (4 * self.info.vocab_size);
+        for chunk in ids.chunks(self.prefill_chunk().min(fit).max(1)) {
             let logits = self.step(Input::Tokens(chunk), Positions::All, None)?;
             let rows = self.backend.read(logits).await?;
             self.remember(chunk);
@@ -198,9 +200,8 @@ impl Model {
     /// Steps to have in flight: on a real device the next steps are submitted before a token is read back. A step whose
     /// sampling may fall back to the processor must be waited for.
     pub(crate) fn steps_ahead(&self, sampling: &Sampling) -> usize {
-        let stays = sampling.temperature <= 0.0
-            || (1..=CANDIDATES as u32).contains(&sampling.top_k)
-            || (sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0);
+        let unfiltered = sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0;
+        let stays = (sampling.temperature <= 0.0 || unfiltered) && self.info.vocab_size <= MOST_LOGITS;
         if stays && !self.info.backend.software { 3 } else { 1 }
     }
 
@@ -222,6 +223,17 @@ impl Model {
 
     pub(crate) fn remember(&mut self, ids: &[u32]) {
         self.tokens.extend_from_slice(ids);
+    }
+
+    /// After a failure nothing that the session holds can be trusted.
+    pub(crate) fn forget(&mut self) {
+        self.tokens.clear();
+        self.settle();
+    }
+
+    /// Whether the tokenizer knows `id`: vocabularies are padded, and a draw may fall into the padding.
+    pub(crate) fn has_text(&self, id: u32) -> bool {
+        self.tokenizer.as_ref().is_some_and(|t| t.piece(id).is_some())
     }
 
     /// Cuts the session down to what it shares with `prompt`, `most` tokens at most; returns how many those are.

@@ -81,3 +81,15 @@ fn gpu_samples_on_the_device() {
         gpu.drop_session(session);
     }
 }
+
+#[test]
+fn gpu_finds_no_token_where_no_logit_is_a_number() {
+    let mut backend = openweights_tests::gpu();
+    let session = check::session(backend.as_mut(), 1, 4, 4, 1000).expect("a session");
+    backend.reset_counts(session, &[]);
+    backend.begin(session, Input::Tokens(&[0])).expect("a step");
+    let logits = backend.upload(1000, &[f32::NAN; 1000]);
+    backend.sample(logits, &Sampling::default());
+    backend.end().expect("submitted");
+    assert_eq!(pollster::block_on(backend.sampled()).expect("sampled"), None);
+}

@@ -113,6 +113,15 @@ impl Reference {
     }
 }
 
+/// So many zero bytes, or an error rather than the end of the process.
+fn zeros(bytes: Option<usize>) -> Result<Vec<u8>> {
+    let mut plane = Vec::new();
+    let bytes = bytes.filter(|&n| plane.try_reserve_exact(n).is_ok());
+    let bytes = bytes.ok_or_else(|| Error::OutOfMemory("the weights do not fit this process's memory".into()))?;
+    plane.resize(bytes, 0);
+    Ok(plane)
+}
+
 impl Backend for Reference {
     fn info(&self) -> BackendInfo {
         BackendInfo { name: "reference", device: "plain f32 loops, one thread".into(), software: true }
@@ -123,13 +132,11 @@ impl Backend for Reference {
     }
 
     fn new_weight(&mut self, cols: usize, segments: &[Segment]) -> Result<Weight> {
-        let packed = |s: &Segment| PackedRows {
-            format: s.format,
-            rows: s.rows,
-            values: vec![0; s.rows * s.format.row_bytes(Plane::Values, cols)],
-            scales: vec![0; s.rows * s.format.row_bytes(Plane::Scales, cols)],
+        let room = |s: &Segment, plane| zeros(s.rows.checked_mul(s.format.row_bytes(plane, cols)));
+        let packed = |s: &Segment| -> Result<PackedRows> {
+            Ok(PackedRows { format: s.format, rows: s.rows, values: room(s, Plane::Values)?, scales: room(s, Plane::Scales)? })
         };
-        self.weights.push(Matrix { cols, segments: segments.iter().map(packed).collect() });
+        self.weights.push(Matrix { cols, segments: segments.iter().map(packed).collect::<Result<_>>()? });
         Ok(Weight(self.weights.len() as u32 - 1))
     }
 

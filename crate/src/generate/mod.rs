@@ -139,8 +139,18 @@ impl Generation {
         })
     }
 
-    /// Does the next piece of work; `None` after [`Event::Done`].
+    /// Does the next piece of work; `None` after [`Event::Done`] and after a failure.
     pub async fn next(&mut self, model: &mut Model) -> Result<Option<Event>> {
+        let result = self.work(model).await;
+        if result.is_err() {
+            self.in_flight.clear();
+            self.stops = None;
+            model.forget();
+        }
+        result
+    }
+
+    async fn work(&mut self, model: &mut Model) -> Result<Option<Event>> {
         if self.stops.is_none() {
             return Ok(None);
         }
@@ -184,6 +194,7 @@ impl Generation {
         let (sampled, logits) = self.in_flight.pop_front().expect("below the limit");
         let id = match sampled.await? {
             Some(id) => id,
+            None if ahead > 1 => return Err(Error::Device("the logits are not numbers: weights or driver are faulty".into())),
             None => self.choose_here(model, logits).await?,
         };
         self.accept(model, id)
@@ -192,6 +203,9 @@ impl Generation {
     /// The device's candidates do not hold the nucleus: reads the logits and samples here.
     async fn choose_here(&mut self, model: &mut Model, logits: Tensor) -> Result<u32> {
         let logits = model.backend.read(logits).await?;
+        if !logits.iter().any(|l| l.is_finite()) {
+            return Err(Error::Device("the logits are not numbers: weights or driver are faulty".into()));
+        }
         let mut counts = vec![0_u32; logits.len()];
         self.prompt.iter().for_each(|&id| counts[id as usize] = ops::sample::IN_PROMPT);
         model.tokens()[self.prompt.len()..].iter().for_each(|&id| counts[id as usize] += 1);
@@ -214,8 +228,8 @@ impl Generation {
             return Ok(Event::Token { id, text: String::new() });
         }
         let mut text = match &mut self.text {
-            Some(stream) => stream.push(id)?,
-            None => String::new(),
+            Some(stream) if model.has_text(id) => stream.push(id)?,
+            _ => String::new(),
         };
         if let Some(stops) = &mut self.stops {
             let stopped = stops.push(&text);

@@ -41,7 +41,7 @@ impl<'a> Config<'a> {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
-    /// A positive integer that must be present. Sizes beyond 2^31 are refused: no product of two then overflows.
+    /// A positive integer that must be present, below 2^24: no model's size is larger, and none of a hostile file may be.
     pub fn size(self, key: &str) -> Result<usize> {
         self.size_or_none(key)?.ok_or_else(|| Error::InvalidFile(format!("config.json has no {key:?}")))
     }
@@ -50,7 +50,7 @@ impl<'a> Config<'a> {
     pub fn size_or_none(self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64() {
-            Some(n) if n > 0 && n < 1 << 31 => Ok(Some(n as usize)),
+            Some(n) if n > 0 && n < 1 << 24 => Ok(Some(n as usize)),
             _ => Err(Error::InvalidFile(format!("config.json: {key:?} is {value}, not a positive integer"))),
         }
     }
@@ -90,7 +90,7 @@ impl<'a> Config<'a> {
         let (hidden, heads) = (self.size("hidden_size")?, self.size("num_attention_heads")?);
         let kv_heads = self.size_or_none("num_key_value_heads")?.unwrap_or(heads);
         let head_dim = self.size_or_none("head_dim")?.unwrap_or(hidden / heads);
-        if head_dim == 0 || !heads.is_multiple_of(kv_heads) {
+        if head_dim == 0 || head_dim > 1024 || heads > 1024 || !heads.is_multiple_of(kv_heads) {
             let message = format!("config.json: {heads} heads, {kv_heads} key/value heads, {head_dim} elements a head");
             return Err(Error::InvalidFile(message));
         }

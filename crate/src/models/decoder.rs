@@ -47,12 +47,18 @@ impl Decoder {
         let embed = loader.matrix("model.embed_tokens.weight", sizes.vocab, sizes.hidden).await?;
         let mut blocks = Vec::new();
         for (i, spec) in specs.iter().enumerate() {
+            // A table that older checkpoints carry; ours is computed.
+            loader.ignore(&format!("model.layers.{i}.self_attn.rotary_emb.inv_freq"));
             blocks.push(Block::load(loader, i, [sizes.hidden, sizes.intermediate], sizes.eps, spec).await?);
         }
         let norm_offset = specs.first().map_or(0.0, |s| s.norm_offset);
         let norm = RmsNorm::load(loader, "model.norm", sizes.hidden, sizes.eps, norm_offset).await?;
         let head = match config.flag("tie_word_embeddings", tied)? {
-            true => Linear::tied(embed),
+            true => {
+                // Some checkpoints keep a copy of the embedding under this name.
+                loader.ignore("lm_head.weight");
+                Linear::tied(embed)
+            }
             false => Linear::load(loader, "lm_head", sizes.vocab, sizes.hidden, false).await?,
         };
         Ok(Decoder { sizes, embed, blocks, norm, head, scales: Scales::default() })

@@ -15,7 +15,7 @@ pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Decoder
     let rotated = Frequencies::part(config, sizes.attention.head_dim, "partial_rotary_factor", 1.0)?;
     let frequencies = match longrope::frequencies(config, rotated, loader.context())? {
         Some(frequencies) => frequencies,
-        None => Frequencies::from_config(config, rotated)?,
+        None => Frequencies::partial(config, sizes.attention.head_dim, "partial_rotary_factor", 1.0)?,
     };
     let rope = Some(frequencies.load(loader)?);
     let attention = Attention { window: config.size_or_none("sliding_window")?, ..sizes.attention };

@@ -24,6 +24,14 @@ pub struct Frequencies {
 impl Frequencies {
     /// For `rotated` elements of each head.
     pub fn from_config(config: Config<'_>, rotated: usize) -> Result<Frequencies> {
+        let part = Frequencies::part(config, 1000, "partial_rotary_factor", 1.0)?;
+        if part != 1000 {
+            return Err(Error::UnsupportedFormat("config.json: partial_rotary_factor, of which this architecture knows nothing".into()));
+        }
+        Frequencies::of_all(config, rotated)
+    }
+
+    fn of_all(config: Config<'_>, rotated: usize) -> Result<Frequencies> {
         let empty = Value::Null;
         let scaling = config.get("rope_parameters").or(config.get("rope_scaling")).unwrap_or(&empty);
         Frequencies::from_parameters(config, Config(scaling), rotated)
@@ -31,7 +39,7 @@ impl Frequencies {
 
     /// For the part of a head that `partial_rotary_factor` of `rope_parameters`, or else `key` of the configuration, says.
     pub fn partial(config: Config<'_>, head_dim: usize, key: &str, default: f64) -> Result<Frequencies> {
-        Frequencies::from_config(config, Frequencies::part(config, head_dim, key, default)?)
+        Frequencies::of_all(config, Frequencies::part(config, head_dim, key, default)?)
     }
 
     /// The elements of a head that [`Frequencies::partial`] rotates.

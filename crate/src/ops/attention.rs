@@ -24,19 +24,24 @@ pub fn kernels() -> Vec<Kernel> {
     ]
 }
 
-/// Positions that a decode step's threads or workgroups take each. Few rows leave a device idle unless the positions are
+/// Fewest positions that a decode step's threads or workgroups take each. Few rows leave a device idle unless the positions are
 /// shared out; many rows fill it as they are.
 const CHUNK: usize = 128;
 
 /// How many chunks `rows` rows cut `positions` positions into.
 pub fn chunks(rows: usize, positions: usize) -> usize {
-    if rows < 8 { positions.div_ceil(CHUNK) } else { 1 }
+    if rows < 8 { positions.div_ceil(chunk(positions)) } else { 1 }
+}
+
+/// Positions of a chunk: at most 64 chunks, however long the context.
+fn chunk(positions: usize) -> usize {
+    positions.div_ceil(64).next_multiple_of(CHUNK)
 }
 
 /// Attention over `positions` cached positions, the step's included; `software` chooses the variant without barriers.
 pub fn call(q: View, spec: &Attention, positions: usize, software: bool) -> Call {
     let chunks = chunks(q.rows, positions);
-    let chunk = if chunks == 1 { positions.next_multiple_of(CHUNK) } else { CHUNK };
+    let chunk = if chunks == 1 { positions.next_multiple_of(CHUNK) } else { chunk(positions) };
     let params = [q.rows, spec.heads, spec.kv_heads, spec.head_dim / 4, q.offset / 4, q.stride / 4, chunk, chunks].map(|v| v as u32);
     let units = (spec.heads * chunks) as u32;
     let window = spec.window.map_or(u32::MAX, |w| w as u32);

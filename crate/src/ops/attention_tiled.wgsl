@@ -23,9 +23,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     var largest = LOWEST;
     var total = 0.0;
     var sum = vec4f();
-    // The bound is the same for all threads, so barriers inside are uniform; range.y comes from a storage buffer that only
-    // workgroupUniformLoad could prove uniform, hence the bound by chunk and a break-free body.
-    let tiles = (p.chunk + THREADS - 1u) / THREADS;
+    // The bound is the same for all threads, so barriers inside are uniform.
+    let tiles = (max(range.y, range.x) - range.x + THREADS - 1u) / THREADS;
     for (var tile = 0u; tile < tiles; tile++) {
         let first = range.x + tile * THREADS;
         let position = first + thread;

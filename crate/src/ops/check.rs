@@ -1,5 +1,4 @@
-//! Running an op's random cases on a backend and comparing with the reference: used by the tests on every backend and by the
-//! self-test when a device is opened.
+//! Running an op's random cases on a backend and comparing with the reference: used by the tests on every backend.
 
 use crate::{
     backend::{Backend, CacheSpec, Input, Segment, Session, SessionSpec, Tensor, Weight},

@@ -188,14 +188,23 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut random = Random(7);
     for vocab in [8, 384, 1000, 49152] {
         for sampling in &settings {
-            outcomes.push(case(backend, &mut random, vocab, sampling).await?);
+            outcomes.push(case(backend, &mut random, vocab, sampling, |_, v| v * 12.0).await?);
         }
     }
+    // One token far above all others, which are equal: more ids tie for the candidates than the device ranks.
+    let sampling = Sampling { temperature: 1.0, top_k: 40, seed: 9, ..Sampling::default() };
+    outcomes.push(case(backend, &mut random, 49152, &sampling, |id, _| if id == 7 { 40.0 } else { 0.0 }).await?);
     Ok(outcomes)
 }
 
 /// Four tokens in a row, each counted for the next one's penalties.
-async fn case(backend: &mut dyn Backend, random: &mut Random, vocab: usize, sampling: &Sampling) -> Result<Outcome> {
+async fn case(
+    backend: &mut dyn Backend,
+    random: &mut Random,
+    vocab: usize,
+    sampling: &Sampling,
+    logit: fn(usize, f32) -> f32,
+) -> Result<Outcome> {
     let session = check::session(backend, 1, 4, 16, vocab)?;
     let prompt: Vec<u32> = (0..5).map(|_| random.below(vocab) as u32).collect();
     let mut counts = vec![0; vocab];
@@ -203,7 +212,7 @@ async fn case(backend: &mut dyn Backend, random: &mut Random, vocab: usize, samp
     backend.reset_counts(session, &prompt);
     let (mut expected, mut actual) = (Vec::new(), Vec::new());
     for _ in 0..4 {
-        let logits: Vec<f32> = random.floats(2 * vocab).iter().map(|v| v * 12.0).collect();
+        let logits: Vec<f32> = random.floats(2 * vocab).iter().enumerate().map(|(i, v)| logit(i % vocab, *v)).collect();
         backend.begin(session, Input::Tokens(&[0, 0]))?;
         let tensor = backend.upload(vocab, &logits);
         backend.sample(tensor, sampling);

@@ -26,7 +26,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     }
     chosen.found = 0u;
     if p.filter_on == 0u {
-        choose(best_of_groups());
+        best_of_groups();
     } else if count <= KEPT {
         draw(min(count, CANDIDATES));
     }
@@ -38,14 +38,17 @@ fn choose(id: u32) {
     counts[id] += 1u;
 }
 
-fn best_of_groups() -> u32 {
+// Nothing is found where no logit is a number.
+fn best_of_groups() {
     var best = 0u;
     for (var g = 1u; g < p.groups; g++) {
         if before(work.best_value[g], work.best_id[g], work.best_value[best], work.best_id[best]) {
             best = g;
         }
     }
-    return work.best_id[best];
+    if work.best_value[best] > LOWEST {
+        choose(work.best_id[best]);
+    }
 }
 
 // Draws among the first `count` candidates that top_k, top_p and min_p leave.

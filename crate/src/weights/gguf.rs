@@ -130,9 +130,17 @@ fn value(cursor: &mut Cursor, kind: u32, key: &str) -> Result<Value, Stop> {
     })
 }
 
+/// Elements of the largest arrays are vocabularies and their merges, below a million.
+const MOST_ELEMENTS: u64 = 1 << 22;
+
 fn array(cursor: &mut Cursor, key: &str) -> Result<Value, Stop> {
     let (kind, count) = (cursor.u32()?, cursor.u64()?);
     cursor.require(count, smallest_size(kind, key)?)?;
+    if count > MOST_ELEMENTS {
+        return Err(
+            Error::InvalidFile(format!("GGUF metadata {key:?} is an array of {count} elements, at most {MOST_ELEMENTS} are read")).into()
+        );
+    }
     let each = 0..count;
     Ok(match kind {
         6 | 12 => Value::Floats(each.map(|_| Ok(float(cursor, kind)? as f32)).collect::<Result<_, Stop>>()?),

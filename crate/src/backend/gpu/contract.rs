@@ -3,6 +3,9 @@
 use super::*;
 use crate::ops::embed::By;
 
+/// Weight bytes that may wait for a submission.
+const MOST_STAGED: usize = 64 << 20;
+
 /// Bytes of the step's header before its token ids.
 const HEADER_WORDS: usize = 1;
 
@@ -28,6 +31,12 @@ impl Backend for Gpu {
         if offset.checked_add(bytes.len()).is_none_or(|end| end > length) {
             return Err(Error::InvalidInput(format!("{} bytes at {offset} of a plane of {length}", bytes.len())));
         }
+        // Written bytes are staged until the next submission: without one a load would hold the weights twice.
+        self.staged += bytes.len();
+        if self.staged > MOST_STAGED {
+            self.staged = 0;
+            self.device.queue.submit([]);
+        }
         let whole = bytes.len() / 4 * 4;
         let queue = &self.device.queue;
         queue.write_buffer(&buffer.raw, (start + offset) as u64, &bytes[..whole]);
@@ -45,7 +54,6 @@ impl Backend for Gpu {
     }
 
     fn flush(&mut self) -> LocalBoxFuture<'static, Result<()>> {
-        self.device.queue.submit([]);
         readback::done(&self.device)
     }
 
@@ -58,7 +66,9 @@ impl Backend for Gpu {
 
     fn drop_session(&mut self, session: Session) {
         if let Some(state) = self.sessions[session.0 as usize].take() {
-            self.compose.forget(&state.buffers());
+            self.compose.forget(&state.buffers().map(|b| b.id).collect::<Vec<_>>());
+            // Browsers free a buffer when its wrapper is collected, which may be much later.
+            state.buffers().for_each(|b| b.raw.destroy());
         }
     }
 
@@ -72,6 +82,8 @@ impl Backend for Gpu {
     }
 
     fn reset_counts(&mut self, session: Session, prompt: &[u32]) {
+        // What a failed step sampled belongs to nobody.
+        self.sampled.clear();
         let state = self.live(session);
         let mut counts = vec![0; state.spec.vocab];
         for &id in prompt {
@@ -98,12 +110,12 @@ impl Backend for Gpu {
         if let Some(id) = ids.iter().find(|id| **id as usize >= state.spec.vocab) {
             return Err(Error::InvalidInput(format!("token {id} of a vocabulary of {}", state.spec.vocab)));
         }
+        device.failure.check()?;
         let (moves, mut left) = state.grow(memory, end);
         left.extend(ropes.iter_mut().filter_map(|r| r.grow(memory, &device.queue, state.capacity)));
         if !left.is_empty() {
             compose.forget(&left);
         }
-        device.failure.check()?;
         let words = [&[state.position as u32], ids].concat();
         device.queue.write_buffer(&state.step.raw, 0, bytemuck::cast_slice(&words));
         // A step that was begun but never ended leaves its copies to the next.
@@ -261,10 +273,11 @@ impl Backend for Gpu {
         let on_device = self.current.sample == Sample::OnDevice;
         let chosen = self.state().chosen.clone();
         let staging = on_device.then(|| self.staging.take(&self.memory, 8));
-        self.submit(&ready, &moves, staging.as_ref().map(|to| (&chosen, to)));
+        let submission = self.submit(&ready, &moves, staging.as_ref().map(|to| (&chosen, to)));
+        moves.iter().for_each(|m| m.from.raw.destroy());
         match (self.current.sample, staging) {
             (_, Some(buffer)) => {
-                let words = readback::words(&self.device, &self.staging, buffer, 2);
+                let words = readback::words(&self.device, &self.staging, buffer, 2, submission);
                 self.sampled.push_back(words.map(|w| w.map(|w| (w[1] != 0).then_some(w[0]))).boxed_local());
             }
             (Sample::Elsewhere, None) => self.sampled.push_back(future::ready(Ok(None)).boxed_local()),
@@ -287,8 +300,8 @@ impl Backend for Gpu {
         let staging = self.staging.take(&self.memory, 4 * span);
         let mut encoder = self.device.raw.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&buffer.raw, 4 * view.offset as u64, &staging.raw, 0, 4 * span as u64);
-        self.device.queue.submit([encoder.finish()]);
-        let words = readback::words(&self.device, &self.staging, staging, span);
+        let submission = self.device.queue.submit([encoder.finish()]);
+        let words = readback::words(&self.device, &self.staging, staging, span, submission);
         words
             .map(move |words| {
                 let words = words?;

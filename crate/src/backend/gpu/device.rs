@@ -82,9 +82,12 @@ impl Device {
         Ok(Device { raw, queue, info, max_plane_bytes: max_binding_bytes.min(MAX_PLANE) as usize, max_binding_bytes, failure })
     }
 
-    /// Waits until the queue is done, where waiting is possible: browsers call back by themselves.
-    pub fn wait(raw: &wgpu::Device) -> Result<()> {
-        raw.poll(wgpu::PollType::wait_indefinitely()).map(|_| ()).map_err(|e| Error::Device(format!("waiting for the GPU: {e}")))
+    /// Waits for a submission (not for later ones, which may be under way), where waiting is possible: browsers call back by
+    /// themselves.
+    pub fn wait(raw: &wgpu::Device, submission: wgpu::SubmissionIndex) -> Result<()> {
+        raw.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+            .map(|_| ())
+            .map_err(|e| Error::Device(format!("waiting for the GPU: {e}")))
     }
 }
 

@@ -57,6 +57,7 @@ pub struct Gpu {
     step: Step,
     sampled: VecDeque<LocalBoxFuture<'static, Result<Option<u32>>>>,
     dispatches: usize,
+    staged: usize,
 }
 
 /// The step under way, besides its calls.
@@ -110,6 +111,7 @@ impl Gpu {
             step: Step::default(),
             sampled: VecDeque::new(),
             dispatches: 0,
+            staged: 0,
         })
     }
 
@@ -208,7 +210,7 @@ impl Gpu {
     }
 
     /// Encodes calls and a copy of what was sampled, and submits them at once.
-    fn submit(&mut self, ready: &[Ready], moves: &[Move], chosen: Option<(&Buffer, &Buffer)>) {
+    fn submit(&mut self, ready: &[Ready], moves: &[Move], chosen: Option<(&Buffer, &Buffer)>) -> wgpu::SubmissionIndex {
         let mut encoder = self.device.raw.create_command_encoder(&Default::default());
         for m in moves.iter().filter(|m| m.bytes > 0) {
             encoder.copy_buffer_to_buffer(&m.from.raw, 0, &m.to.raw, 0, m.bytes);
@@ -224,7 +226,7 @@ impl Gpu {
         if let Some((from, to)) = chosen {
             encoder.copy_buffer_to_buffer(&from.raw, 0, &to.raw, 0, 8);
         }
-        self.device.queue.submit([encoder.finish()]);
+        self.device.queue.submit([encoder.finish()])
     }
 }
 

@@ -32,8 +32,14 @@ impl Staging {
     }
 }
 
-/// The words that the submission just made copies into `buffer`. Mapping starts now, so several may be under way.
-pub fn words(device: &Device, staging: &Staging, buffer: Buffer, count: usize) -> LocalBoxFuture<'static, Result<Vec<u32>>> {
+/// The words that `submission` copies into `buffer`. Mapping starts now, so several may be under way.
+pub fn words(
+    device: &Device,
+    staging: &Staging,
+    buffer: Buffer,
+    count: usize,
+    submission: wgpu::SubmissionIndex,
+) -> LocalBoxFuture<'static, Result<Vec<u32>>> {
     let (done, mapped) = oneshot::channel();
     let bytes = 4 * count as u64;
     buffer.raw.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
@@ -42,7 +48,7 @@ pub fn words(device: &Device, staging: &Staging, buffer: Buffer, count: usize) -
     });
     let (raw, staging, failure) = (device.raw.clone(), staging.clone(), device.failure.clone());
     async move {
-        Device::wait(&raw)?;
+        Device::wait(&raw, submission)?;
         settle(&failure, mapped.await.map(|r| r.map_err(|e| e.to_string())))?;
         let view = buffer.raw.get_mapped_range(..bytes).map_err(|e| Error::Device(format!("reading results: {e}")))?;
         let words = view.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
@@ -53,15 +59,16 @@ pub fn words(device: &Device, staging: &Staging, buffer: Buffer, count: usize) -
     .boxed_local()
 }
 
-/// Resolves when everything submitted so far is done.
+/// Resolves when everything written and submitted so far is done.
 pub fn done(device: &Device) -> LocalBoxFuture<'static, Result<()>> {
+    let submission = device.queue.submit([]);
     let (send, finished) = oneshot::channel();
     device.queue.on_submitted_work_done(move || {
         let _ = send.send(());
     });
     let (raw, failure) = (device.raw.clone(), device.failure.clone());
     async move {
-        Device::wait(&raw)?;
+        Device::wait(&raw, submission)?;
         settle(&failure, finished.await.map(Ok))
     }
     .boxed_local()

@@ -81,10 +81,10 @@ impl State {
         (moves, left)
     }
 
-    /// Ids of all its buffers.
-    pub fn buffers(&self) -> Vec<u64> {
+    /// All its buffers.
+    pub fn buffers(&self) -> impl Iterator<Item = &Buffer> {
         let own = [&self.step, &self.counts, &self.chosen, &self.work];
-        own.into_iter().chain(self.caches.iter().flatten()).map(|b| b.id).collect()
+        own.into_iter().chain(self.caches.iter().flatten())
     }
 }
 
