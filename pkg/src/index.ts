@@ -4,7 +4,7 @@
  * `load` starts a worker that downloads, verifies, stores and runs a model; everything here only asks it. Importing this
  * module touches no global, so it may be imported on a server.
  */
-import { OpenWeightsError } from "./errors.js";
+import { OpenWeightsError, aborted } from "./errors.js";
 import { Remote, stream } from "./rpc.js";
 import type { GenerateEvent } from "./worker.js";
 import type {
@@ -15,12 +15,11 @@ import type {
 export { OpenWeightsError, type ErrorCode } from "./errors.js";
 export type * from "./types.js";
 
-const aborted = () => new OpenWeightsError("aborted", "aborted");
-
 /** A package's address, absolute. Relative ones start with `/`, `./` or `../`: a bare `org/name` is kept for model hubs. */
 function address(source: string | URL): string {
   const text = String(source);
-  if (/^(https?:\/|\.{0,2})\//.test(text)) return new URL(text, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  if (/^(https?:\/|\.{0,2})\//.test(text) && URL.canParse(text, base)) return new URL(text, base).href;
   throw new OpenWeightsError("invalid_input", `not an address: ${JSON.stringify(text)} (relative ones start with "/", "./" or "../")`);
 }
 
@@ -141,7 +140,8 @@ function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, mo
     const common = head(kind.chunk);
     let first = true;
     for await (const event of source) {
-      if (event.type === "token") {
+      if (event.type === "start") yield;
+      else if (event.type === "token") {
         const choice = { index: 0, ...kind.part(event.text, first), token_ids: [event.id], finish_reason: null };
         first = false;
         yield { ...common, choices: [choice] };
@@ -169,7 +169,10 @@ function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, mo
 
   const create = async (params: Params & { stream?: boolean }) => {
     const source = await events(params);
-    return params.stream ? chunks(source) : whole(source);
+    if (!params.stream) return whole(source);
+    const parts = chunks(source);
+    await parts.next(); // to the start: `return` ends the request only if there is a loop to leave
+    return parts;
   };
   return create as unknown as Create<Params, Whole, Chunk>;
 }

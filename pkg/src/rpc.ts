@@ -1,5 +1,5 @@
 /** Calls from the page to the worker: one message out, any number of events back, then a result or an error. */
-import { OpenWeightsError, asError, type ErrorCode } from "./errors.js";
+import { OpenWeightsError, aborted, asError, missing, type ErrorCode } from "./errors.js";
 
 /** Page to worker. `abort` names the call to end. */
 export type Request = { id: number; method: string; args: unknown[] } | { abort: number };
@@ -28,7 +28,8 @@ export class Remote {
     this.#worker.onmessage = ({ data }: MessageEvent<Response>) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      this.close(new OpenWeightsError("internal", `the worker failed: ${event.message ?? "its script could not be loaded"}`));
+      const { message } = event; // a script that did not arrive has none
+      this.close(message ? new OpenWeightsError("internal", `the worker failed: ${message}`) : missing("the worker", "no script"));
     };
   }
 
@@ -38,21 +39,26 @@ export class Remote {
     return this.#pending.size ? "busy" : "idle";
   }
 
-  /** Calls `method` in the worker. An abort is sent there; the worker then answers with `aborted`. */
+  /** Calls `method` in the worker. An abort rejects at once; the worker is told, and what it still says is ignored. */
   call<Result, Event = never>(
     method: string,
     args: unknown[],
     { onEvent, signal }: { onEvent?: ((event: Event) => void) | undefined; signal?: AbortSignal | undefined } = {},
   ): Promise<Result> {
     if (this.#closed) return Promise.reject(this.#closed);
-    if (signal?.aborted) return Promise.reject(new OpenWeightsError("aborted", "aborted"));
+    if (signal?.aborted) return Promise.reject(aborted());
     const id = this.#next++;
-    const abort = () => this.#worker.postMessage({ abort: id } satisfies Request);
-    const answer = new Promise<Result>((resolve, reject) => {
-      this.#pending.set(id, { onEvent, resolve, reject });
+    try {
       this.#worker.postMessage({ id, method, args } satisfies Request);
-      signal?.addEventListener("abort", abort, { once: true });
-    });
+    } catch (error) {
+      return Promise.reject(new OpenWeightsError("invalid_input", asError(error).message)); // a function, say, in a request
+    }
+    const abort = () => {
+      this.#worker.postMessage({ abort: id } satisfies Request);
+      this.#receive({ id, error: aborted() });
+    };
+    const answer = new Promise<Result>((resolve, reject) => this.#pending.set(id, { onEvent, resolve, reject }));
+    signal?.addEventListener("abort", abort);
     return answer.finally(() => signal?.removeEventListener("abort", abort));
   }
 
@@ -68,10 +74,7 @@ export class Remote {
   #receive(message: Response): void {
     const call = this.#pending.get(message.id);
     if (!call) return;
-    if ("event" in message) {
-      call.onEvent?.(message.event as never);
-      return;
-    }
+    if ("event" in message) return call.onEvent?.(message.event as never);
     this.#pending.delete(message.id);
     if ("error" in message) call.reject(asError(message.error));
     else call.resolve(message.result as never);
@@ -94,13 +97,11 @@ export async function stream<Event>(
     wake();
   };
   const more = () => new Promise<void>((resolve) => (wake = resolve));
-  start((event) => {
+  const push = (event: Event) => {
     queue.push(event);
     wake();
-  }).then(
-    () => finish({}),
-    (error) => finish({ error }),
-  );
+  };
+  start(push).then(() => finish({}), (error) => finish({ error }));
   await more();
   if (end && "error" in end && !queue.length) throw end.error;
 

@@ -25,21 +25,14 @@ export interface Progress {
 }
 
 /** A fact as declared, and the place that declares it: `general.license` of the GGUF, ... */
-export interface Declared {
-  value: string;
-  source: string;
-}
+export interface Declared { value: string; source: string }
 
 /** What the publisher says of a model. Nothing is inferred: what is not declared is `null`. */
 export interface Card {
   name: Declared | null;
   publisher: Declared | null;
-  license: Declared | null;
-  license_name: Declared | null;
-  license_link: Declared | null;
-  base_models: Declared[];
-  datasets: Declared[];
-  languages: Declared[];
+  license: Declared | null; license_name: Declared | null; license_link: Declared | null;
+  base_models: Declared[]; datasets: Declared[]; languages: Declared[];
   origin: Declared | null;
   parameters: number;
   quantisation: string;
@@ -71,10 +64,7 @@ export interface ModelInfo {
   vocabSize: number;
 }
 
-export interface Message {
-  role: "system" | "user" | "assistant";
-  content: string;
-}
+export interface Message { role: "system" | "user" | "assistant"; content: string }
 
 /** How to sample and when to stop. */
 export interface GenerateParams {
@@ -100,9 +90,7 @@ export interface GenerateParams {
   signal?: AbortSignal;
 }
 
-export interface ChatParams extends GenerateParams {
-  messages: Message[];
-}
+export interface ChatParams extends GenerateParams { messages: Message[] }
 
 export interface CompletionParams extends GenerateParams {
   /** Raw text: no chat template is applied. */
@@ -165,7 +153,4 @@ export interface StoredModel {
 }
 
 /** Bytes that this site stores, and may store where the browser tells. */
-export interface StorageUsage {
-  used: number;
-  quota: number | null;
-}
+export interface StorageUsage { used: number; quota: number | null }

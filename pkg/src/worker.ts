@@ -1,8 +1,8 @@
 /** The worker: wasm on one side, messages on the other. Everything that takes time happens here, off the page's thread. */
 import init, * as wasm from "../wasm/openweights.js";
-import { OpenWeightsError, asError } from "./errors.js";
+import { OpenWeightsError, aborted, asError, missing } from "./errors.js";
 import type { Request, Response } from "./rpc.js";
-import type { ChatParams, CompletionParams, LoadOptions, Usage } from "./types.js";
+import type { ChatParams, CompletionParams, FinishReason, LoadOptions, Usage } from "./types.js";
 
 /** What a call may do besides returning. */
 interface Call {
@@ -15,11 +15,19 @@ export type GenerateEvent =
   | { type: "start" }
   | { type: "prefill"; done: number; total: number }
   | { type: "token"; id: number; text: string }
-  | { type: "done"; text: string; finish_reason: "stop" | "length"; usage: Omit<Usage, "total_tokens"> };
+  | { type: "done"; text: string; finish_reason: FinishReason; usage: Omit<Usage, "total_tokens"> };
 
 let model: wasm.Model | undefined;
 let ready: Promise<unknown> | undefined;
 let turn: Promise<unknown> = Promise.resolve();
+
+/** Starts the wasm, once. A start that failed is no reason for the next one to fail. */
+function start(): Promise<unknown> {
+  return (ready ??= init().catch((error) => {
+    ready = undefined;
+    throw missing("the engine's wasm", asError(error).message);
+  }));
+}
 
 function loaded(): wasm.Model {
   if (!model) throw new OpenWeightsError("invalid_input", "no model is loaded");
@@ -35,12 +43,10 @@ function inTurn<T>(task: () => Promise<T>): Promise<T> {
 
 /** Lets messages in, at once: a timer would wait 4 ms. Without it an abort would arrive after the answer. */
 const { port1, port2 } = new MessageChannel();
-function macrotask(): Promise<void> {
-  return new Promise((resolve) => {
-    port1.onmessage = () => resolve();
-    port2.postMessage(null);
-  });
-}
+const macrotask = () => new Promise<void>((resolve) => {
+  port1.onmessage = () => resolve();
+  port2.postMessage(null);
+});
 
 async function generate(call: Call, begin: (model: wasm.Model) => void): Promise<void> {
   const model = loaded();
@@ -74,22 +80,20 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
   list: () => wasm.store_list(),
   remove: (_, id: string) => wasm.store_remove(id),
   usage: () => wasm.store_usage(),
+  dispatches: async () => loaded().dispatches(), // for tests/web/bench.mjs
 };
 
 const calls = new Map<number, AbortController>();
 const post = (message: Response) => postMessage(message);
 
 self.onmessage = async ({ data }: MessageEvent<Request>) => {
-  if ("abort" in data) {
-    calls.get(data.abort)?.abort(new OpenWeightsError("aborted", "aborted"));
-    return;
-  }
+  if ("abort" in data) return calls.get(data.abort)?.abort(aborted());
   const { id, method, args } = data;
   const abort = new AbortController();
   const call = { signal: abort.signal, emit: (event: unknown) => post({ id, event }) };
   calls.set(id, abort);
   try {
-    await (ready ??= init());
+    await start();
     const run = methods[method];
     if (!run) throw new OpenWeightsError("invalid_input", `no method ${method}`);
     post({ id, result: await run(call, ...(args as never[])) });

@@ -11,6 +11,7 @@ async function ready(env) {
   const loaded = await load(page, SMOLLM2, { backend: "webgpu", contextLength: 512 });
   assert.equal(loaded.info?.backend, "webgpu", JSON.stringify(loaded));
   assert.equal(loaded.info.architecture, "llama");
+  assert.equal(loaded.info.software, true, "SwiftShader is no GPU, and says so");
   assert.equal(loaded.info.contextLength, 512);
   assert.deepEqual(loaded.phases, ["manifest", "download", "load"]);
 }
@@ -97,6 +98,37 @@ test("an abort ends prefill and decode, and the model goes on", limit, async () 
   assert.deepEqual(aborted, ["aborted", true, "aborted", true]);
   const answer = await chat({ messages: QUESTION, temperature: 0, max_tokens: 8 });
   assert.equal(answer.choices[0].message.content, "The capital of France is Paris.");
+});
+
+test("an abort of a request that waits for another rejects at once", limit, async () => {
+  const [code, ended] = await outcome(page, async (messages) => {
+    let ended = false;
+    const first = model.chat.completions.create({ messages, max_tokens: 24, ignore_eos: true }).then(() => (ended = true));
+    const abort = new AbortController();
+    const second = model.chat.completions.create({ messages, signal: abort.signal }).catch((e) => e.code);
+    setTimeout(() => abort.abort(), 50);
+    const result = [await second, ended];
+    await first;
+    return result;
+  }, QUESTION);
+  assert.deepEqual([code, ended], ["aborted", false]);
+});
+
+test("a stream that nobody reads is stopped by its return", limit, async () => {
+  const waited = await outcome(page, async (messages) => {
+    const stream = await model.chat.completions.create({ messages, stream: true, ignore_eos: true, max_tokens: 400 });
+    await stream.return();
+    const started = performance.now();
+    await model.chat.completions.create({ messages, max_tokens: 1 });
+    return performance.now() - started;
+  }, QUESTION);
+  assert(waited < 30_000, `the request after it waited ${waited} ms`);
+});
+
+test("a request that is not plain data is refused, and the model goes on", limit, async () => {
+  const refused = await outcome(page, (messages) => model.chat.completions.create({ messages, onToken() {} }), QUESTION);
+  assert.equal(refused.code, "invalid_input");
+  assert.equal((await chat({ messages: QUESTION, max_tokens: 1 })).object, "chat.completion");
 });
 
 test("leaving the loop stops the generation", limit, async () => {

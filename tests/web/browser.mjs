@@ -2,12 +2,12 @@
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"];
+const places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome", "/usr/bin/google-chrome-stable", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"];
 const gpu = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"];
 
-/** The browser to test with: CHROMIUM, or where systems put it. */
+/** The browser to test with: CHROMIUM, or where systems put it. scripts/setup asks here too. */
 export function executable() {
-  const found = [process.env.CHROMIUM, ...places].find((file) => file && existsSync(file));
+  const found = (process.env.CHROMIUM ? [process.env.CHROMIUM] : places).find((file) => existsSync(file));
   if (!found) throw new Error("no Chromium: run scripts/setup test, or set CHROMIUM to its path");
   return found;
 }

@@ -22,6 +22,12 @@ async function ask(page, text) {
   return page.locator(".message.assistant").last().innerText();
 }
 
+const focused = (page) => page.evaluate(() => document.activeElement.id);
+
+async function fitsThePhone(page, what) {
+  assert(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `nothing sticks out of a phone's width: ${what}`);
+}
+
 async function greedy(page) {
   await page.locator("#settings summary").click();
   await page.getByLabel("Temperature").fill("0");
@@ -67,8 +73,9 @@ test("opens, shows the card before any weight, loads, answers; loads from storag
 test("stops, starts a new chat, changes the model, removes it, all by keyboard or button", { timeout: 600_000 }, async () => {
   const page = await (await env.browser.newContext({ viewport: { width: 360, height: 640 } })).newPage();
   await openDemo(page);
-  assert(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing sticks out of a phone's width");
+  await fitsThePhone(page, "the card");
   await loadModel(page);
+  assert.equal(await focused(page), "input");
 
   await page.getByLabel("Your message").fill("Write a very long story about a lighthouse.");
   await page.keyboard.press("Enter");
@@ -76,6 +83,14 @@ test("stops, starts a new chat, changes the model, removes it, all by keyboard o
   await page.keyboard.press("Escape");
   await page.getByText("Stopped.").waitFor();
   await page.getByRole("button", { name: "Send" }).waitFor();
+  assert.equal(await focused(page), "input");
+  // An answer as the page draws it, with a line of code that no screen is wide enough for.
+  await page.locator(".message.assistant > div").evaluate((body) => {
+    body.append(document.createElement("pre"));
+    body.lastChild.append(document.createElement("code"));
+    body.lastChild.lastChild.textContent = "let x = ".repeat(200);
+  });
+  await fitsThePhone(page, "the chat");
 
   await page.getByRole("button", { name: "New chat" }).click();
   assert.equal(await page.locator(".message").count(), 0);
@@ -84,9 +99,31 @@ test("stops, starts a new chat, changes the model, removes it, all by keyboard o
   await page.keyboard.type("two");
   assert.equal(await page.getByLabel("Your message").inputValue(), "one\ntwo");
 
+  // A new chat while a prompt is still being read: Enter sends the next message at once.
+  await page.getByLabel("Your message").fill("lighthouse ".repeat(400));
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "New chat" }).click();
+  await page.keyboard.type("Hello");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.locator(".message.user").innerText(), "Hello");
+  await page.getByLabel("Your message").click();
+  await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: "Send" }).waitFor();
+
+  // A setting without a value is pointed at, and nothing is sent.
+  await page.getByRole("button", { name: "New chat" }).click();
+  await page.locator("#settings summary").click();
+  await page.getByLabel("Longest answer").fill("");
+  await page.locator("#settings summary").click();
+  await page.getByLabel("Your message").fill("Hello");
+  await page.keyboard.press("Enter");
+  assert.equal(await focused(page), "max-tokens");
+  assert.equal(await page.locator(".message").count(), 0);
+
   await page.getByRole("button", { name: "Change model" }).click();
   await page.getByRole("button", { name: "Remove from this device" }).click();
   await page.getByRole("button", { name: /^Load \(/ }).waitFor();
+  await page.waitForFunction(() => document.activeElement.id === "load");
   await page.context().close();
 });
 
@@ -96,7 +133,7 @@ test("a download can be cancelled, and an error is shown in words", { timeout: 1
   await openDemo(page);
   await page.getByRole("button", { name: /^Load/ }).click();
   await page.getByRole("button", { name: "Cancel" }).click();
-  await page.getByRole("button", { name: /^Load/ }).waitFor();
+  await page.waitForFunction(() => document.activeElement.id === "load");
   assert.equal(await page.locator("#error").isVisible(), false);
 
   env.server.fault = (address) => (address.endsWith(".safetensors") ? { status: 404 } : undefined);
@@ -104,6 +141,9 @@ test("a download can be cancelled, and an error is shown in words", { timeout: 1
   await page.getByRole("button", { name: /^Load/ }).click();
   await page.getByRole("alert").waitFor();
   assert.match(await page.getByRole("alert").innerText(), /not found/i);
+  // The same model chosen again: its card is read, and the error is gone.
+  await page.getByLabel("Model", { exact: true }).dispatchEvent("change");
+  await page.waitForFunction(() => document.getElementById("error").hidden);
   env.server.fault = () => undefined;
   await page.context().close();
 });

@@ -98,9 +98,20 @@ test("the network is gone and the model is not stored; and with it stored", asyn
   await page.context().close();
 });
 
+test("a wasm or a worker that does not arrive is no reason for the next try to fail", async () => {
+  for (const part of ["openweights_bg.wasm", "worker.js"]) {
+    const page = await apiPage(env);
+    env.server.fault = (address) => (address.endsWith(part) ? { status: 500 } : undefined);
+    assert.equal((await outcome(page, () => ow.store.list())).code, "network", part);
+    env.server.fault = () => undefined;
+    assert.deepEqual(await outcome(page, () => ow.store.list()), [], part);
+    await page.context().close();
+  }
+});
+
 test("addresses that are none", async () => {
   const page = await apiPage(env);
-  for (const source of ["org/name", "", "smollm2"]) assert.equal((await load(page, source)).code, "invalid_input");
+  for (const source of ["org/name", "", "smollm2", "https://", "https://["]) assert.equal((await load(page, source)).code, "invalid_input");
   assert.equal((await load(page, TINY, { backend: "tpu" })).code, "invalid_input");
   assert.equal((await load(page, TINY, { backend: "cpu", contextLength: 0 })).code, "invalid_input");
   await page.context().close();

@@ -28,6 +28,7 @@ export async function closeChat(): Promise<void> {
 
 function newChat(): void {
   running?.abort();
+  setRunning(undefined);
   history = [];
   log.replaceChildren();
   box("stats").textContent = "";
@@ -38,8 +39,12 @@ function newChat(): void {
 async function send(): Promise<void> {
   const text = input.value.trim();
   if (!text || running || !model) return;
-  const settings = [temperature, maxTokens].every((field) => field.reportValidity());
-  if (!settings) return;
+  const wrong = [temperature, maxTokens].find((field) => !field.validity.valid);
+  if (wrong) {
+    element("settings", HTMLDetailsElement).open = true; // what is folded away cannot be pointed at
+    wrong.reportValidity();
+    return;
+  }
   clearError();
   input.value = "";
   resize();
@@ -142,12 +147,14 @@ function scrollToEnd(): void {
 
 function setRunning(abort: AbortController | undefined): void {
   running = abort;
+  // Who has moved on, to the settings say, is not called back when the answer ends.
+  const follow = [button("stop"), document.body].some((place) => place === document.activeElement);
   button("send").hidden = !!abort;
   button("stop").hidden = !abort;
   // A screen reader waits for the whole answer instead of reading every token.
   log.setAttribute("aria-busy", String(!!abort));
   if (abort) button("stop").focus();
-  else input.focus();
+  else if (follow) input.focus();
 }
 
 function resize(): void {
@@ -169,5 +176,5 @@ element("composer", HTMLFormElement).onsubmit = (event) => {
 button("stop").onclick = () => running?.abort();
 button("new-chat").onclick = newChat;
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented) running?.abort();
 });

@@ -3,7 +3,7 @@ import type { Model } from "openweights";
 import { closeChat, openChat } from "./chat.js";
 import { box, button } from "./dom.js";
 import { showError } from "./errors.js";
-import { showCard, startSetup } from "./setup.js";
+import { focusSetup, showCard, startSetup } from "./setup.js";
 
 function showDevice({ info }: Model): void {
   const where = info.backend === "webgpu" ? `WebGPU · ${info.device}${info.software ? " (software)" : ""}` : "CPU";
@@ -24,6 +24,7 @@ button("change").onclick = async () => {
   box("device").hidden = true;
   box("setup").hidden = false;
   await showCard();
+  focusSetup();
 };
 
 startSetup(onLoaded).catch(showError);

@@ -45,6 +45,7 @@ export async function showCard(): Promise<void> {
     loadButton.textContent = inspection.stored ? "Load from this device" : `Load (${format.bytes(inspection.bytes)})`;
     loadButton.disabled = false;
     removeButton.hidden = !inspection.stored;
+    clearError();
   } catch (error) {
     if (source !== select.value) return;
     box("card").replaceChildren(make("p", "The model's card could not be read.", "muted"));
@@ -59,22 +60,26 @@ async function loadModel(onLoaded: (model: Model) => void): Promise<void> {
   busy(true);
   try {
     onLoaded(await load(select.value, { signal: cancel.signal, onProgress: showProgress }));
-  } catch (error) {
-    if (!isAbort(error)) showError(error);
-    await showCard();
-  } finally {
     busy(false);
+  } catch (error) {
+    await showCard();
+    busy(false);
+    focusSetup();
+    if (!isAbort(error)) showError(error);
   }
 }
 
 async function removeModel(): Promise<void> {
   if (!shown?.id) return;
-  try {
-    await store.remove(shown.id);
-  } catch (error) {
-    showError(error);
-  }
+  const failed = await store.remove(shown.id).catch((error: unknown) => ({ error }));
   await showCard();
+  focusSetup();
+  if (failed) showError(failed.error);
+}
+
+/** To what is likely wanted next: the button that had the focus may be gone. */
+export function focusSetup(): void {
+  (loadButton.disabled ? select : loadButton).focus();
 }
 
 function busy(on: boolean): void {
