@@ -1,7 +1,7 @@
 //! The browser: what JavaScript sees, the network and storage. The only place that names wasm-bindgen, js-sys and web-sys.
 //!
 //! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
-//! * [`load`] joins network ([`fetch`]), storage ([`opfs`]) and time ([`clock`]) with the policies of [`crate::weights`].
+//! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
 
 mod adapter;
 pub mod api;
@@ -9,6 +9,7 @@ pub mod clock;
 pub mod fetch;
 mod js;
 pub mod load;
+mod lock;
 pub mod opfs;
 pub mod request;
 pub mod values;
