@@ -2,9 +2,11 @@
 //!
 //! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
 //! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
+//! * [`check`] lets tests run the kernels in a browser.
 
 mod adapter;
 pub mod api;
+pub mod check;
 pub mod clock;
 pub mod fetch;
 mod js;
