@@ -18,7 +18,7 @@ use serde_json::Value;
 pub fn smollm2_gguf() -> PathBuf {
     let cached = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/SmolLM2-135M-Instruct.Q4_1.gguf");
     let path = std::env::var_os("OPENWEIGHTS_SMOLLM2").map_or_else(|| cached.into(), PathBuf::from);
-    assert!(path.is_file(), "{} is missing: run scripts/setup, or set OPENWEIGHTS_SMOLLM2", path.display());
+    assert!(path.is_file(), "{} is missing: scripts/test and scripts/demo fetch it; or set OPENWEIGHTS_SMOLLM2", path.display());
     path
 }
 

@@ -122,6 +122,7 @@ struct World {
     abort: Abort,
     abort_after: Option<usize>,
     full_after: Option<usize>,
+    refused: Option<fn(&Manifest) -> Error>,
     seen: RefCell<Vec<Progress>>,
 }
 
@@ -151,6 +152,7 @@ impl World {
             abort: Abort::default(),
             abort_after: None,
             full_after: None,
+            refused: None,
             seen: RefCell::default(),
         }
     }
@@ -176,7 +178,7 @@ impl World {
         };
         let downloader =
             Downloader { storage: &self.storage, fetch: &self.server, clock: &self.clock, abort: &self.abort, progress: &progress };
-        pollster::block_on(downloader.load(url))
+        pollster::block_on(downloader.load(url, |manifest| self.refused.as_ref().map_or(Ok(()), |why| Err(why(manifest)))))
     }
 
     /// Whatever happened: blobs are what their names say, a record has all its files, nothing half-written is left.
@@ -317,6 +319,73 @@ fn space_is_checked_before_any_weight() {
 }
 
 #[test]
+fn a_manifest_that_is_refused_costs_no_file() {
+    let mut world = two_files();
+    world.refused = Some(|manifest| Error::UnsupportedArchitecture(manifest.architecture.clone()));
+    assert_eq!(world.load().unwrap_err(), Error::UnsupportedArchitecture("llama".into()));
+    assert_eq!(world.server.asked.take(), [MANIFEST]);
+    world.check();
+}
+
+#[test]
+fn space_is_made_by_removing_what_nobody_needs() {
+    let mut world = two_files();
+    let first = world.load().unwrap();
+    // Another model that is stored whole, files that a download left which was given up, and one that is wanted now.
+    let (kept, left, shared) = (bytes(3, 1000), bytes(4, 2000), bytes(5, 3000));
+    let digests: Vec<String> = [&kept, &left, &shared].map(|bytes| sha256_hex(bytes)).into();
+    pollster::block_on(async {
+        for (sha256, bytes) in digests.iter().zip([&kept, &left, &shared]) {
+            let mut partial = world.storage.begin(sha256).await.unwrap();
+            partial.append(bytes).await.unwrap();
+            partial.commit().await.unwrap();
+        }
+        let mut other = first.clone();
+        other.id = "other".into();
+        other.manifest.files = vec![FileEntry { path: "kept".into(), size: 1000, sha256: digests[0].clone() }];
+        world.storage.write_record("other", &serde_json::to_vec(&other).unwrap()).await.unwrap();
+        // The package was published anew, and one of the old files is damaged.
+        world.storage.remove_blob(&first.manifest.files[0].sha256).await.unwrap();
+    });
+    let anew = World::new(&[("model-1.safetensors", bytes(6, 9000)), ("shared", shared.clone())]);
+    world.server.files = anew.server.files;
+    world.server.asked.take();
+
+    let storage = world.storage.clone();
+    let blobs = || pollster::block_on(storage.blobs()).unwrap();
+    let used = || pollster::block_on(storage.usage()).unwrap().used;
+    assert_eq!(blobs().len(), 4);
+    // The old shard and what was left may go: with that, 100 bytes are too few for the records, and then all fits.
+    let records = used() - 10_500 - 6000;
+    world.storage.set_quota(Some(4000 + 9000 + 100));
+    assert!(matches!(world.load().unwrap_err(), Error::Quota { needed: 9000, available: ..9000 }), "{records}");
+    world.storage.set_quota(Some(4000 + 9000 + records));
+    let record = world.load().unwrap();
+    assert_eq!(world.server.asked.take(), [MANIFEST, MANIFEST, "model-1.safetensors"], "a stored file is not fetched again");
+    let mut expected: Vec<String> = record.manifest.files.iter().map(|file| file.sha256.clone()).collect();
+    expected.push(digests[0].clone());
+    expected.sort();
+    assert_eq!(blobs(), expected);
+    world.check();
+    world.check_files(&record);
+}
+
+#[test]
+fn with_space_a_given_up_download_is_kept_until_a_model_is_removed() {
+    let world = two_files();
+    world.fault("model-1.safetensors", &[Fault::Flipped(1)]);
+    world.load().unwrap_err();
+    let other = World::new(&[("other", bytes(9, 500))]);
+    let left = pollster::block_on(world.storage.blobs()).unwrap();
+    assert_eq!(left.len(), 1);
+    let whole = World { storage: world.storage.clone(), ..other };
+    let record = whole.load().unwrap();
+    assert!(pollster::block_on(world.storage.blobs()).unwrap().contains(&left[0]));
+    pollster::block_on(store::remove(&world.storage, &record.id)).unwrap();
+    assert_eq!(pollster::block_on(world.storage.usage()).unwrap().used, 0);
+}
+
+#[test]
 fn storage_that_fills_up_on_the_way_is_a_quota_error() {
     // While a file is written, and when there is room for the files but not for the record.
     for (quota, full_after) in [(None, Some(5)), (Some(10_900), None)] {
@@ -367,11 +436,11 @@ fn cleaning_removes_what_no_model_needs() {
     world.load().unwrap_err();
     pollster::block_on(async {
         assert_eq!(world.storage.blobs().await.unwrap().len(), 1, "a whole file of a failed download is kept for the next");
-        store::clean(&world.storage).await.unwrap();
+        store::clean(&world.storage, |_| false).await.unwrap();
         assert_eq!(world.storage.usage().await.unwrap().used, 0);
         drop(world.storage.begin("00").await.unwrap());
         let record = world.load().unwrap();
-        store::clean(&world.storage).await.unwrap();
+        store::clean(&world.storage, |_| false).await.unwrap();
         assert!(store::is_complete(&world.storage, &record.manifest).await.unwrap());
     });
     world.check();

@@ -3,7 +3,7 @@
 use std::{io::Read, rc::Rc};
 
 use openweights::text::{ChatTemplate, Message, RenderOptions, TextStream, Tokenizer, gguf_tokenizer};
-use openweights::weights::gguf::{Metadata, Value};
+use openweights::weights::gguf::{self, Metadata, Parsed, Value};
 use serde_json::json;
 
 const STRINGS: &str = include_str!("../fixtures/tokenizers/smollm2.json");
@@ -160,38 +160,24 @@ fn what_cannot_be_rebuilt_is_refused_by_name() {
     }
 }
 
+#[test]
+fn a_message_has_a_role_and_a_content_only() {
+    let read = |message: serde_json::Value| serde_json::from_value::<Message>(message);
+    assert_eq!(read(json!({"role": "user", "content": "x"})).unwrap(), Message { role: "user".into(), content: "x".into() });
+    for field in ["name", "tool_calls", "tool_call_id"] {
+        let error = read(json!({"role": "user", "content": "x", field: "y"})).unwrap_err().to_string();
+        assert!(error.contains(field), "{error}");
+    }
+}
+
 /// The metadata of the real file.
 fn metadata() -> Metadata {
-    let mut file = std::io::BufReader::new(std::fs::File::open(openweights_tests::smollm2_gguf()).unwrap());
-    fn number<const N: usize>(r: &mut impl Read) -> u64 {
-        let mut bytes = [0; 8];
-        r.read_exact(&mut bytes[..N]).unwrap();
-        u64::from_le_bytes(bytes)
+    let mut file = std::fs::File::open(openweights_tests::smollm2_gguf()).unwrap();
+    let len = file.metadata().unwrap().len();
+    let mut prefix = vec![0; 8 << 20];
+    file.read_exact(&mut prefix).unwrap();
+    match gguf::parse(&prefix, len).unwrap() {
+        Parsed::Header(header) => header.metadata,
+        Parsed::NeedMore(bytes) => panic!("the header has {bytes} bytes"),
     }
-    fn string(r: &mut impl Read) -> String {
-        let mut bytes = vec![0; number::<8>(r) as usize];
-        r.read_exact(&mut bytes).unwrap();
-        String::from_utf8(bytes).unwrap()
-    }
-    assert_eq!(number::<4>(&mut file), 0x46554747);
-    number::<4>(&mut file);
-    number::<8>(&mut file);
-    let mut metadata = Metadata::default();
-    for _ in 0..number::<8>(&mut file) {
-        let key = string(&mut file);
-        let value = match number::<4>(&mut file) {
-            4 => Value::Integer(number::<4>(&mut file) as i64),
-            6 => Value::Float(f32::from_bits(number::<4>(&mut file) as u32).into()),
-            7 => Value::Bool(number::<1>(&mut file) == 1),
-            8 => Value::String(string(&mut file)),
-            9 => match (number::<4>(&mut file), number::<8>(&mut file)) {
-                (5, n) => Value::Integers((0..n).map(|_| number::<4>(&mut file) as i32 as i64).collect()),
-                (8, n) => Value::Strings((0..n).map(|_| string(&mut file)).collect()),
-                other => panic!("{other:?}"),
-            },
-            other => panic!("{other}"),
-        };
-        metadata.insert(key, value);
-    }
-    metadata
 }

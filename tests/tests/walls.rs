@@ -58,24 +58,127 @@ fn only_ops_formats_and_the_gpu_backend_know_wgsl() {
     only(&["ops/", "quant/", "backend/gpu/"], &[".wgsl", "@compute"]);
 }
 
-#[test]
-fn models_and_layers_see_only_the_contract() {
-    let allowed = ["backend", "error", "layers", "models", "weights::loader"];
-    for (path, code) in code() {
-        if !(path.starts_with("models/") || path == "layers.rs") {
+/// Identifiers, `::`, and single characters of what else there is.
+fn tokens(code: &str) -> Vec<&str> {
+    let (mut tokens, mut rest) = (Vec::new(), code.trim_start());
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    while let Some(first) = rest.chars().next() {
+        let len = match first {
+            c if word(c) => rest.find(|c| !word(c)).unwrap_or(rest.len()),
+            ':' if rest.starts_with("::") => 2,
+            c => c.len_utf8(),
+        };
+        tokens.push(&rest[..len]);
+        rest = rest[len..].trim_start();
+    }
+    tokens
+}
+
+/// All paths in the code, `use` lists written out: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths(code: &str) -> Vec<Vec<&str>> {
+    let tokens = tokens(code);
+    let (mut found, mut prefixes) = (Vec::new(), Vec::new());
+    let mut path: Vec<&str> = Vec::new();
+    let (mut joined, mut whole) = (false, false);
+    for (at, &token) in tokens.iter().enumerate() {
+        let is_word = token.chars().all(|c| c.is_alphanumeric() || c == '_');
+        if token == "::" {
+            joined = true;
             continue;
         }
-        for used in code.split("crate::").skip(1) {
-            // `crate::{` opens a list: its entries stand at the beginning of lines.
-            let entries: Vec<&str> = match used.strip_prefix('{') {
-                Some(list) => list.split("\n};").next().unwrap_or("").lines().map(str::trim).filter(|l| !l.is_empty()).collect(),
-                None => vec![used],
-            };
-            for entry in entries {
-                assert!(allowed.iter().any(|a| entry.starts_with(a)), "{path} uses crate::{}", entry.lines().next().unwrap_or(""));
+        if joined && (is_word || token == "*") {
+            path.push(token);
+            whole = true;
+        } else if joined && token == "{" {
+            prefixes.push(path.len());
+            whole = false;
+        } else {
+            // The path has ended: inside a list the next one begins where the list does.
+            if whole {
+                found.push(path.clone());
             }
-            assert!(!used.starts_with("backend::gpu") && !used.starts_with("backend::reference"), "{path} names a backend");
+            if token == "}" {
+                prefixes.pop();
+            }
+            path.truncate(prefixes.last().copied().unwrap_or(0));
+            whole = is_word && (at == 0 || tokens[at - 1] != "as");
+            if whole {
+                path.push(token);
+            }
         }
+        joined = false;
+    }
+    found.push(path);
+    found
+}
+
+/// What models and layers may not name, in the code of `module`: everything but the contract, however it is written.
+fn beyond_the_contract(module: &[&str], code: &str) -> Vec<String> {
+    const ALLOWED: [&[&str]; 5] = [&["backend"], &["error"], &["layers"], &["models"], &["weights", "loader"]];
+    const FORBIDDEN: [&str; 8] = ["gpu", "reference", "ops", "quant", "text", "generate", "engine", "web"];
+    let bad = |path: &[&str]| {
+        // `super` and `self` lead from the module; a path from the crate's root must be an allowed one.
+        let ups = path.iter().filter(|word| **word == "super").count();
+        let rest: Vec<&str> = path.iter().copied().skip_while(|word| ["crate", "super", "self"].contains(word)).collect();
+        let from_root = match path.first() {
+            Some(&"crate") => Some(rest.clone()),
+            Some(&"super") => Some([&module[..module.len().saturating_sub(ups)], &rest].concat()),
+            _ => None,
+        };
+        let outside = from_root.is_some_and(|full| !ALLOWED.iter().any(|allowed| full.starts_with(allowed)));
+        outside || (path.len() > 1 && path[0] != "std" && path.iter().any(|word| FORBIDDEN.contains(word)))
+    };
+    paths(code).into_iter().filter(|path| bad(path)).map(|path| path.join("::")).collect()
+}
+
+#[test]
+fn models_and_layers_see_only_the_contract() {
+    let mut seen = 0;
+    for (path, code) in code() {
+        let module: Vec<&str> = path.trim_end_matches(".rs").trim_end_matches("/mod").split('/').collect();
+        if ["models", "layers"].contains(&module[0]) {
+            assert_eq!(beyond_the_contract(&module, &code), Vec::<String>::new(), "in {path}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "{seen} files");
+}
+
+#[test]
+fn the_contract_s_wall_has_no_holes() {
+    let model = ["models", "llama"];
+    for hole in [
+        "use crate::ops::rope;",
+        "use crate::{error::Error, ops::rope};",
+        "use crate::{\n    error::Error,\n    ops::rope,\n};",
+        "use crate::{backend::{Backend, gpu::Gpu}};",
+        "use crate::backend::{\n    Backend,\n    reference::Reference,\n};",
+        "use crate::backend::gpu;",
+        "use crate::{backend::{self as b, gpu as g}};",
+        "use super::super::ops;",
+        "use super::{super::{quant::Format}, config::Config};",
+        "use crate::weights;",
+        "use crate::weights::{loader::Loader, gguf};",
+        "use crate as all;",
+        "use crate::*;",
+        "fn f() { let x = crate::quant::Format::F32; }",
+        "fn f() { super::super::text::Tokenizer::new() }",
+        "fn f(x: backend::gpu::Gpu) {}",
+        "use openweights::engine::Model;",
+    ] {
+        assert!(!beyond_the_contract(&model, hole).is_empty(), "not seen: {hole}");
+    }
+    assert!(!beyond_the_contract(&["layers"], "use super::ops::rope;").is_empty());
+    assert!(!beyond_the_contract(&["layers", "block"], "use super::super::ops::rope;").is_empty());
+    for fine in [
+        "use crate::{\n    backend::{Backend, CacheSpec, Tensor},\n    error::{Error, Result},\n    weights::loader::Loader,\n};",
+        "use crate::{error::Result, layers::{AttentionSpec, block::BlockSpec}};",
+        "use super::{Network, Positions, config::Config};\nuse serde_json::json;",
+        "fn f(backend: &mut dyn crate::backend::Backend) { let (text, ops) = (1, 2); g(text, ops) }",
+        "use super::super::layers::{Linear, RmsNorm};",
+        "use std::{fmt, ops::Range};",
+    ] {
+        assert_eq!(beyond_the_contract(&model, fine), Vec::<String>::new(), "{fine}");
     }
 }
 

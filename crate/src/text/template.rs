@@ -22,8 +22,9 @@ const MAX_RECURSION: usize = 100;
 /// Longest prompt, over the length of the conversation.
 const MAX_OUTPUT: usize = 4 << 20;
 
-/// One message of a conversation.
+/// One message of a conversation. Fields that no template would see (`name`, `tool_calls`) are refused, not dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Message {
     /// `system`, `user`, `assistant`, or what else the model's template knows.
     pub role: String,

@@ -14,6 +14,12 @@ pub async fn name() -> Option<String> {
     Some(words.join(" ")).filter(|name| !name.is_empty())
 }
 
+/// Whether the adapter is an emulated one, `None` unless its name says so: wgpu's own information is empty in browsers.
+pub async fn software() -> Option<bool> {
+    let name = name().await?.to_lowercase();
+    ["swiftshader", "llvmpipe", "lavapipe"].iter().any(|emulated| name.contains(emulated)).then_some(true)
+}
+
 /// `(await navigator.gpu.requestAdapter({ powerPreference })).info`: web-sys hides these behind an unstable switch.
 async fn info() -> Result<JsValue, JsValue> {
     let gpu = get(&worker().navigator(), "gpu")?;

@@ -6,9 +6,13 @@ use js_sys::Function;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 
-use super::{clock::BrowserClock, fetch::BrowserFetch, opfs::Opfs, values::to_js};
+use super::{adapter, clock::BrowserClock, fetch::BrowserFetch, lock::Lock, opfs::Opfs, values::to_js};
 use crate::{
-    backend::{Backend, gpu::Gpu, reference::Reference},
+    backend::{
+        Backend,
+        gpu::{Gpu, GpuOptions},
+        reference::Reference,
+    },
     card::Card,
     engine::{LoadOptions, Model},
     error::{Error, Result},
@@ -24,6 +28,8 @@ use crate::{
 
 /// Progress is told at most this often: a message to the page costs more than a piece of a file.
 const TELL_MS: f64 = 50.0;
+/// The lock of whoever writes or removes stored files, in any tab.
+const STORE: &str = "openweights-store";
 
 /// Options of `load`, as JavaScript writes them.
 #[derive(Debug, Default, Deserialize)]
@@ -50,7 +56,7 @@ impl BackendChoice {
         if self == BackendChoice::Cpu {
             return Ok(Box::new(Reference::default()));
         }
-        match Gpu::new(Default::default()).await {
+        match Gpu::new(GpuOptions { software: adapter::software().await, ..GpuOptions::default() }).await {
             Ok(gpu) => Ok(Box::new(gpu)),
             Err(Error::NoWebGpu(_)) if self == BackendChoice::Auto => Ok(Box::new(Reference::default())),
             Err(error) => Err(error),
@@ -130,10 +136,12 @@ async fn download(url: &str, storage: &dyn Storage, progress: &dyn Fn(download::
     if let Some(record) = stored(url, storage).await? {
         return Ok(record);
     }
+    // Another tab may be downloading, or a load that was cancelled just now: say that this one began, then wait for its turn.
+    progress(download::Progress::BEGUN);
+    let _lock = Lock::take(STORE).await?;
     // The worker ends when the page cancels, so nothing here has to.
     let downloader = Downloader { storage, fetch: &BrowserFetch, clock: &BrowserClock, abort: &Abort::default(), progress };
-    check_known(&downloader.manifest(url).await?)?;
-    downloader.load(url).await
+    downloader.load(url, check_known).await
 }
 
 fn check_known(manifest: &Manifest) -> Result<()> {
@@ -145,10 +153,7 @@ fn check_known(manifest: &Manifest) -> Result<()> {
 
 /// The record of the package at `url`, if all of its files are stored.
 async fn stored(url: &str, storage: &dyn Storage) -> Result<Option<Record>> {
-    match store::find(storage, &store::model_id(&download::base_url(url))).await? {
-        Some(record) if store::is_complete(storage, &record.manifest).await? => Ok(Some(record)),
-        _ => Ok(None),
-    }
+    store::find_complete(storage, &store::model_id(&download::base_url(url))).await
 }
 
 /// What is known of a package before its weights are fetched.
@@ -204,8 +209,9 @@ pub async fn list() -> Result<Vec<Stored>> {
     Ok(models)
 }
 
-/// Removes a model.
+/// Removes a model, and what no model needs: no download may be under way.
 pub async fn remove(id: &str) -> Result<()> {
+    let _lock = Lock::take(STORE).await?;
     store::remove(&Opfs::open().await?, id).await
 }
 

@@ -1,14 +1,17 @@
 //! The browser: what JavaScript sees, the network and storage. The only place that names wasm-bindgen, js-sys and web-sys.
 //!
 //! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
-//! * [`load`] joins network ([`fetch`]), storage ([`opfs`]) and time ([`clock`]) with the policies of [`crate::weights`].
+//! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
+//! * [`check`] lets tests run the kernels in a browser.
 
 mod adapter;
 pub mod api;
+pub mod check;
 pub mod clock;
 pub mod fetch;
 mod js;
 pub mod load;
+mod lock;
 pub mod opfs;
 pub mod request;
 pub mod values;

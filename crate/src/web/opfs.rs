@@ -55,8 +55,15 @@ impl Opfs {
         options.set_create(true);
         let file: FileSystemFileHandle = wait(self.partial.get_file_handle_with_options(name, &options), name).await?;
         let handle: FileSystemSyncAccessHandle = wait(file.create_sync_access_handle(), name).await?;
-        let partial =
-            OpfsPartial { name: name.to_string(), file, handle, written: 0, partial: self.partial.clone(), blobs: self.blobs.clone() };
+        let partial = OpfsPartial {
+            name: name.to_string(),
+            file,
+            handle,
+            written: 0,
+            partial: self.partial.clone(),
+            blobs: self.blobs.clone(),
+            storage: self.storage.clone(),
+        };
         partial.handle.truncate_with_u32(0).map_err(|e| failed(name, &e))?;
         Ok(partial)
     }
@@ -124,8 +131,11 @@ impl Storage for Opfs {
         async move {
             let name = format!("{id}.json");
             let mut partial = self.begin_file(&name).await?;
-            partial.write(bytes)?;
-            partial.finish(&self.models).await
+            let written = match partial.write(bytes) {
+                Ok(()) => partial.finish(&self.models).await,
+                failed => failed,
+            };
+            measured(&self.storage, bytes.len(), written).await
         }
         .boxed_local()
     }
@@ -135,12 +145,7 @@ impl Storage for Opfs {
     }
 
     fn usage(&self) -> LocalBoxFuture<'_, Result<Usage>> {
-        async move {
-            let promise = self.storage.estimate().map_err(|e| failed("storage estimate", &e))?;
-            let estimate: StorageEstimate = wait(promise, "storage estimate").await?;
-            Ok(Usage { used: estimate.get_usage().unwrap_or(0.0) as u64, quota: estimate.get_quota().map(|quota| quota as u64) })
-        }
-        .boxed_local()
+        usage(&self.storage).boxed_local()
     }
 }
 
@@ -152,6 +157,7 @@ struct OpfsPartial {
     written: u64,
     partial: FileSystemDirectoryHandle,
     blobs: FileSystemDirectoryHandle,
+    storage: StorageManager,
 }
 
 impl OpfsPartial {
@@ -192,17 +198,39 @@ impl OpfsPartial {
 
 impl Partial for OpfsPartial {
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
-        async move { self.write(bytes) }.boxed_local()
+        async move {
+            let written = self.write(bytes);
+            measured(&self.storage, bytes.len(), written).await
+        }
+        .boxed_local()
     }
 
     fn commit(self: Box<Self>) -> LocalBoxFuture<'static, Result<()>> {
-        async move { self.finish(&self.blobs).await }.boxed_local()
+        async move { measured(&self.storage, self.written as usize, self.finish(&self.blobs).await).await }.boxed_local()
     }
 }
 
 impl Drop for OpfsPartial {
     fn drop(&mut self) {
         self.handle.close();
+    }
+}
+
+/// What the browser says is used and granted.
+async fn usage(storage: &StorageManager) -> Result<Usage> {
+    let promise = storage.estimate().map_err(|e| failed("storage estimate", &e))?;
+    let estimate: StorageEstimate = wait(promise, "storage estimate").await?;
+    Ok(Usage { used: estimate.get_usage().unwrap_or(0.0) as u64, quota: estimate.get_quota().map(|quota| quota as u64) })
+}
+
+/// The result, or the quota error with its numbers: the `needed` bytes, and what the browser still grants.
+async fn measured(storage: &StorageManager, needed: usize, result: Result<()>) -> Result<()> {
+    match result {
+        Err(Error::Quota { .. }) => {
+            let available = usage(storage).await?.available().unwrap_or(0);
+            Err(Error::Quota { needed: needed as u64, available })
+        }
+        other => other,
     }
 }
 
@@ -257,7 +285,7 @@ async fn remove(folder: &FileSystemDirectoryHandle, name: String) -> Result<()> 
 
 fn failed(what: &str, error: &JsValue) -> Error {
     match error.dyn_ref::<DomException>().map(|e| e.name()).as_deref() {
-        // How much would be needed, the caller knows.
+        // `measured` puts in the numbers.
         Some("QuotaExceededError") => Error::Quota { needed: 0, available: 0 },
         Some("NotFoundError") => Error::NotFound(format!("stored file {what}")),
         Some("NoModificationAllowedError") => Error::Storage(format!("{what} is in use, perhaps by another tab that loads the same model")),

@@ -93,6 +93,12 @@ pub struct Progress {
     pub eta_seconds: Option<f64>,
 }
 
+impl Progress {
+    /// Nothing is known yet.
+    pub const BEGUN: Progress =
+        Progress { phase: Phase::Manifest, loaded: 0, total: 0, file: None, bytes_per_second: 0.0, eta_seconds: None };
+}
+
 /// What a download works with.
 #[derive(Clone, Copy)]
 pub struct Downloader<'a> {
@@ -122,16 +128,16 @@ impl From<Error> for Failed {
 }
 
 impl Downloader<'_> {
-    /// The model at `url`, the address of a package: from the store if it is there, else downloaded.
-    pub async fn load(&self, url: &str) -> Result<Record> {
+    /// The model at `url`, the address of a package: from the store if it is there, else downloaded if its manifest
+    /// passes `check`.
+    pub async fn load(&self, url: &str, check: impl Fn(&Manifest) -> Result<()>) -> Result<Record> {
         let base = base_url(url);
         let id = store::model_id(&base);
-        if let Some(record) = store::find(self.storage, &id).await?
-            && store::is_complete(self.storage, &record.manifest).await?
-        {
+        if let Some(record) = store::find_complete(self.storage, &id).await? {
             return Ok(record);
         }
         let manifest = self.manifest(&base).await?;
+        check(&manifest)?;
         let fetched = self.files(&base, &manifest).await;
         // Also after a failure: what other downloads are writing stays, what this one dropped goes.
         self.storage.sweep().await?;
@@ -145,8 +151,7 @@ impl Downloader<'_> {
     /// What the package at `url` holds, before any of its weights is fetched.
     pub async fn manifest(&self, url: &str) -> Result<Manifest> {
         let url = format!("{}{MANIFEST}", base_url(url));
-        let nothing_yet = Progress { phase: Phase::Manifest, loaded: 0, total: 0, file: None, bytes_per_second: 0.0, eta_seconds: None };
-        (self.progress)(nothing_yet);
+        (self.progress)(Progress::BEGUN);
         let bytes = self.persistently(|| self.small_file(&url)).await?;
         Manifest::parse(&bytes)
     }
@@ -182,7 +187,9 @@ impl Downloader<'_> {
             }
         }
         let needed: u64 = missing.iter().map(|file| file.size).sum();
-        self.make_room(needed).await?;
+        if !self.has_room(needed).await? {
+            self.make_room(base, needed, &wanted).await?;
+        }
         let meter = Meter::new(*self, total - needed, total);
         let fetches = stream::iter(missing).map(|file| {
             let meter = &meter;
@@ -196,11 +203,16 @@ impl Downloader<'_> {
         }
     }
 
-    async fn make_room(&self, needed: u64) -> Result<()> {
-        if self.storage.usage().await?.available().is_none_or(|available| available >= needed) {
-            return Ok(());
-        }
-        self.storage.sweep().await?;
+    async fn has_room(&self, needed: u64) -> Result<bool> {
+        Ok(self.storage.usage().await?.available().is_none_or(|available| available >= needed))
+    }
+
+    /// Removes what neither a model nor this download needs: files of downloads that were given up, and of a package that
+    /// was published anew since.
+    async fn make_room(&self, base: &str, needed: u64, wanted: &BTreeMap<&str, &FileEntry>) -> Result<()> {
+        // A record of the same address is not whole, or nothing would be downloaded: what it alone names may go.
+        self.storage.remove_record(&store::model_id(base)).await?;
+        store::clean(self.storage, |sha256| wanted.contains_key(sha256)).await?;
         match self.storage.usage().await?.available() {
             Some(available) if available < needed => Err(Error::Quota { needed, available }),
             _ => Ok(()),

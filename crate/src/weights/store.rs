@@ -91,6 +91,14 @@ pub async fn find(storage: &dyn Storage, id: &str) -> Result<Option<Record>> {
     Ok(bytes.and_then(|bytes| parse(&bytes).ok()))
 }
 
+/// The record `id`, if all of its files are stored.
+pub async fn find_complete(storage: &dyn Storage, id: &str) -> Result<Option<Record>> {
+    match find(storage, id).await? {
+        Some(record) if is_complete(storage, &record.manifest).await? => Ok(Some(record)),
+        _ => Ok(None),
+    }
+}
+
 /// All models, also those of which files have gone missing.
 pub async fn list(storage: &dyn Storage) -> Result<Vec<Record>> {
     let mut records = Vec::new();
@@ -119,25 +127,22 @@ pub async fn stored_bytes(storage: &dyn Storage) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Removes a model, and its files where no other model has them too.
+/// Removes a model, and all files that no model needs then.
 pub async fn remove(storage: &dyn Storage, id: &str) -> Result<()> {
-    let Some(bytes) = storage.read_record(id).await? else {
+    if storage.read_record(id).await?.is_none() {
         return Err(Error::NotFound(format!("no stored model has the id {id:?}")));
-    };
-    storage.remove_record(id).await?;
-    let shared = referenced(storage).await?;
-    for sha256 in digests(&bytes).difference(&shared) {
-        storage.remove_blob(sha256).await?;
     }
-    Ok(())
+    storage.remove_record(id).await?;
+    clean(storage, |_| false).await
 }
 
-/// Removes what no model needs: partial files, and files of downloads that were never completed.
-pub async fn clean(storage: &dyn Storage) -> Result<()> {
+/// Removes what no model needs: partial files, and files of downloads that were never completed, but for the `wanted`
+/// digests. Only for who may be sure that nobody else is downloading.
+pub async fn clean(storage: &dyn Storage, wanted: impl Fn(&str) -> bool) -> Result<()> {
     storage.sweep().await?;
     let referenced = referenced(storage).await?;
     for sha256 in storage.blobs().await? {
-        if !referenced.contains(&sha256) {
+        if !referenced.contains(&sha256) && !wanted(&sha256) {
             storage.remove_blob(&sha256).await?;
         }
     }

@@ -63,7 +63,11 @@ impl Serve {
         let listener = tokio::net::TcpListener::bind(address).await.map_err(network)?;
         let address = listener.local_addr().map_err(network)?;
         println!("http://localhost:{}/", address.port());
-        axum::serve(listener, app).with_graceful_shutdown(interrupted()).await.map_err(network)
+        // Not axum's graceful end: that waits for every response in flight, and a reader that stalls would hold it for ever.
+        tokio::select! {
+            served = axum::serve(listener, app).into_future() => served.map_err(network),
+            () = interrupted() => Ok(()),
+        }
     }
 }
 
