@@ -48,7 +48,10 @@ test("opens, shows the card before any weight, loads, answers; loads from storag
   await loadModel(page);
   assert.match(await page.locator("#device").innerText(), /WebGPU/);
   await greedy(page);
+  // The page's policy allows connections to its own server only, so that server's log is all that could leave.
+  const requests = env.server.requests.length;
   assert.match(await ask(page, "What is the capital of France?"), /The capital of France is Paris\./);
+  assert.deepEqual(env.server.requests.slice(requests), [], "nothing leaves while chatting");
   assert.match(await page.locator("#stats").innerText(), /\d+ tokens · \d+\.\d tokens\/s/);
 
   // From here on a request for the package fails the test: the model has to come from storage.
