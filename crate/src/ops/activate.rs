@@ -18,7 +18,11 @@ pub const WGSL: &str = include_str!("activate.wgsl");
 
 /// Bindings: x, y.
 pub fn kernels() -> Vec<Kernel> {
-    vec![Kernel::new("activate", &[WGSL, include_str!("activate_all.wgsl")], &[Access::Read, Access::Write])]
+    vec![Kernel::new(
+        "activate",
+        &[include_str!("pointwise.wgsl"), WGSL, include_str!("activate_all.wgsl")],
+        &[Access::Read, Access::Write],
+    )]
 }
 
 /// The activation's number in WGSL.

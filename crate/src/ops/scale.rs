@@ -8,7 +8,7 @@ use crate::{backend::Backend, error::Result};
 
 /// Bindings: x, y.
 pub fn kernels() -> Vec<Kernel> {
-    vec![Kernel::new("scale", &[include_str!("scale.wgsl")], &[Access::Read, Access::Write])]
+    vec![Kernel::new("scale", &[include_str!("pointwise.wgsl"), include_str!("scale.wgsl")], &[Access::Read, Access::Write])]
 }
 
 /// Of every element of `x`.

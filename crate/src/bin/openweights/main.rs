@@ -67,7 +67,7 @@ struct Source {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BackendName {
-    /// The processor (the reference backend for now).
+    /// The processor: today the same as `reference`.
     Cpu,
     /// The graphics processor, through Vulkan, Metal or Direct3D 12.
     Gpu,
