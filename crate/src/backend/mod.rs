@@ -20,6 +20,7 @@ use crate::{
     quant::{Format, Plane},
 };
 
+pub mod cpu;
 pub mod gpu;
 pub mod reference;
 
