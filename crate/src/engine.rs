@@ -79,7 +79,8 @@ impl Model {
         if context == 0 {
             return Err(Error::InvalidInput("contextLength is 0".into()));
         }
-        let session = backend.new_session(&SessionSpec { caches: network.caches(), context, vocab: network.vocab() })?;
+        let session =
+            backend.new_session(&SessionSpec { caches: network.caches(), convs: network.convs(), context, vocab: network.vocab() })?;
         let info = Info { architecture, backend: backend.info(), context_length: context, vocab_size: network.vocab() };
         // Emulated devices get few tokens at a time, so that a request can be stopped within seconds.
         let prefill_chunk = if info.backend.software { 32 } else { 256 };

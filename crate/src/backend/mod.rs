@@ -3,7 +3,7 @@
 //! A backend owns everything behind small `Copy` handles, in three lifetimes:
 //!
 //! * *weights* ([`Weight`], [`Rope`]): until the backend is dropped;
-//! * *session* ([`Session`]): KV caches, position, the last sampled token, token counts for penalties;
+//! * *session* ([`Session`]): KV caches, convolution states, position, the last sampled token, token counts for penalties;
 //! * *step* ([`Tensor`]): from [`Backend::begin`] to the next `begin`.
 //!
 //! A step is `begin`, calls of operations, `end`. Operations return handles, never errors: they may run at once (CPU) or
@@ -40,6 +40,10 @@ pub struct Session(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cache(pub u32);
 
+/// The index of a convolution state within the session of the step, as in [`SessionSpec::convs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv(pub u32);
+
 /// Activations of the step, `[rows, cols]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tensor(pub u32);
@@ -73,15 +77,45 @@ pub struct CacheSpec {
     pub head_dim: usize,
 }
 
+/// The shape of a short convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvSpec {
+    /// Columns, each convolved by itself.
+    pub cols: usize,
+    /// Positions that an output sees: its own and the `taps - 1` before it.
+    pub taps: usize,
+}
+
+/// Tokens by which a session with convolution states can go back: steps may run so far ahead of a stop.
+pub const SPARE: usize = 4;
+
+impl ConvSpec {
+    /// Rows that a state keeps: what the next output sees, and the spare ones. Position `p` is in row `p % slots`.
+    pub fn slots(&self) -> usize {
+        self.taps - 1 + SPARE
+    }
+}
+
 /// What a session holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionSpec {
     /// One entry per attention layer.
     pub caches: Vec<CacheSpec>,
+    /// One entry per convolution layer.
+    pub convs: Vec<ConvSpec>,
     /// Most tokens that the session may ever hold; storage grows towards it by doubling.
     pub context: usize,
     /// Logits of a position.
     pub vocab: usize,
+}
+
+impl SessionSpec {
+    /// Where a session that has held `most` tokens since it was empty can go back to: `position`, or 0 where its convolution
+    /// states no longer hold what lies before it.
+    pub fn back_to(&self, position: usize, most: usize) -> usize {
+        let held = |conv: &ConvSpec| (position + 1).saturating_sub(conv.taps) + conv.slots() >= most;
+        if self.convs.iter().all(held) { position } else { 0 }
+    }
 }
 
 /// The tokens that a step processes.
@@ -93,7 +127,7 @@ pub enum Input<'a> {
     Sampled,
 }
 
-/// Scaled dot-product attention with grouped queries, causal.
+/// Scaled dot-product attention with grouped queries.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
     /// Query heads.
@@ -104,16 +138,18 @@ pub struct Attention {
     pub head_dim: usize,
     /// Factor on the dot products, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-    /// A position sees itself and the `window - 1` before it; `None`: all before it.
+    /// A position sees itself and what is before it; otherwise, as encoders do, also what comes after it in the step.
+    pub causal: bool,
+    /// A position sees itself and the `window - 1` before it (and after it, where that is seen); `None`: all.
     pub window: Option<usize>,
     /// `score` becomes `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
 }
 
 impl Attention {
-    /// Scaled by `1 / sqrt(head_dim)`, over all positions.
+    /// Scaled by `1 / sqrt(head_dim)`, causal, over all positions.
     pub fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Attention {
-        Attention { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), window: None, softcap: None }
+        Attention { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), causal: true, window: None, softcap: None }
     }
 }
 
@@ -200,7 +236,8 @@ pub trait Backend {
     /// Tokens that the session holds: the position of the next one.
     fn position(&self, session: Session) -> usize;
 
-    /// Forgets all tokens from `position` on.
+    /// Forgets all tokens from `position` on; all tokens, where convolution states no longer hold what lies before it, see
+    /// [`SessionSpec::back_to`]. [`Backend::position`] says what is left.
     fn truncate(&mut self, session: Session, position: usize);
 
     /// Starts counting tokens for penalties: `prompt` marks ids as seen; what `sample` chooses is counted from here on.
@@ -233,8 +270,14 @@ pub trait Backend {
     /// Columns `start .. start + width` of `x`: a view.
     fn columns(&mut self, x: Tensor, start: usize, width: usize) -> Tensor;
 
+    /// The first row of `x`: a view.
+    fn first_row(&mut self, x: Tensor) -> Tensor;
+
     /// The last row of `x`: a view.
     fn last_row(&mut self, x: Tensor) -> Tensor;
+
+    /// The mean of all rows of `x`: one row.
+    fn mean_rows(&mut self, x: Tensor) -> Tensor;
 
     /// `x` with each head of `head_dim` rotated by the row's position (half-split form).
     fn rope(&mut self, x: Tensor, rope: Rope, head_dim: usize) -> Tensor;
@@ -242,10 +285,14 @@ pub trait Backend {
     /// Appends keys and values `[rows, kv_heads * head_dim]` to a cache at the step's positions.
     fn append(&mut self, cache: Cache, k: Tensor, v: Tensor);
 
-    /// Attention of queries `[rows, heads * head_dim]` over the cache's tokens up to each row's own: the same shape.
+    /// Attention of queries `[rows, heads * head_dim]` over the cache's tokens, up to each row's own where it is causal: the same shape.
     fn attention(&mut self, cache: Cache, q: Tensor, spec: &Attention) -> Tensor;
 
-    /// `a + b`, of one shape.
+    /// A gated short convolution over time (see [`crate::ops::short_conv`]): `bcx` is `b | c | x`, `taps` a vector `[cols][taps]`;
+    /// `c * (taps over b * x, plus bias)`: `[rows, cols]`.
+    fn short_conv(&mut self, conv: Conv, bcx: Tensor, taps: Weight, bias: Option<Weight>) -> Tensor;
+
+    /// `a + b`, of one shape; or `b` one row, added to every row.
     fn add(&mut self, a: Tensor, b: Tensor) -> Tensor;
 
     /// `x * factor`.

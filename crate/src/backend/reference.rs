@@ -4,12 +4,17 @@ use std::collections::VecDeque;
 
 use futures_util::future::{self, FutureExt, LocalBoxFuture};
 
-use super::{Activation, Attention, Backend, BackendInfo, Cache, Input, Rope, Sampling, Segment, Session, SessionSpec, Tensor, Weight};
+use super::{
+    Activation, Attention, Backend, BackendInfo, Cache, Conv, Input, Rope, Sampling, Segment, Session, SessionSpec, Tensor, Weight,
+};
 use crate::{
     error::{Error, Result},
     ops,
-    quant::{Format, Plane},
+    quant::Plane,
 };
+use matrix::Matrix;
+
+mod matrix;
 
 /// The reference backend.
 #[derive(Default)]
@@ -21,58 +26,14 @@ pub struct Reference {
     sampled: VecDeque<u32>,
 }
 
-/// A weight as it was written: rows in segments, packed.
-struct Matrix {
-    cols: usize,
-    segments: Vec<PackedRows>,
-}
-
-struct PackedRows {
-    format: Format,
-    rows: usize,
-    values: Vec<u8>,
-    scales: Vec<u8>,
-}
-
-impl PackedRows {
-    fn unpack_row(&self, row: usize, out: &mut [f32]) {
-        let cols = out.len();
-        let plane = |bytes: &[u8], plane| {
-            let len = self.format.row_bytes(plane, cols);
-            row * len..(row * len + len).min(bytes.len())
-        };
-        let values = &self.values[plane(&self.values, Plane::Values)];
-        let scales = &self.scales[plane(&self.scales, Plane::Scales)];
-        self.format.unpack_row(values, scales, out);
-    }
-}
-
-impl Matrix {
-    fn rows(&self) -> usize {
-        self.segments.iter().map(|s| s.rows).sum()
-    }
-
-    fn unpack_row(&self, mut row: usize, out: &mut [f32]) {
-        for segment in &self.segments {
-            if row < segment.rows {
-                return segment.unpack_row(row, out);
-            }
-            row -= segment.rows;
-        }
-        panic!("row {row} past the end of a weight");
-    }
-
-    fn vector(&self) -> Vec<f32> {
-        let mut out = vec![0.0; self.cols];
-        self.unpack_row(0, &mut out);
-        out
-    }
-}
-
 struct State {
     spec: SessionSpec,
     position: usize,
+    /// The largest position since the session was empty.
+    most: usize,
     caches: Vec<(Vec<f32>, Vec<f32>)>,
+    /// The last rows of each convolution's history.
+    convs: Vec<Vec<f32>>,
     counts: Vec<u32>,
     sampled: u32,
 }
@@ -113,15 +74,6 @@ impl Reference {
     }
 }
 
-/// So many zero bytes, or an error rather than the end of the process.
-fn zeros(bytes: Option<usize>) -> Result<Vec<u8>> {
-    let mut plane = Vec::new();
-    let bytes = bytes.filter(|&n| plane.try_reserve_exact(n).is_ok());
-    let bytes = bytes.ok_or_else(|| Error::OutOfMemory("the weights do not fit this process's memory".into()))?;
-    plane.resize(bytes, 0);
-    Ok(plane)
-}
-
 impl Backend for Reference {
     fn info(&self) -> BackendInfo {
         BackendInfo { name: "reference", device: "plain f32 loops, one thread".into(), software: true }
@@ -132,21 +84,12 @@ impl Backend for Reference {
     }
 
     fn new_weight(&mut self, cols: usize, segments: &[Segment]) -> Result<Weight> {
-        let room = |s: &Segment, plane| zeros(s.rows.checked_mul(s.format.row_bytes(plane, cols)));
-        let packed = |s: &Segment| -> Result<PackedRows> {
-            Ok(PackedRows { format: s.format, rows: s.rows, values: room(s, Plane::Values)?, scales: room(s, Plane::Scales)? })
-        };
-        self.weights.push(Matrix { cols, segments: segments.iter().map(packed).collect::<Result<_>>()? });
+        self.weights.push(Matrix::new(cols, segments)?);
         Ok(Weight(self.weights.len() as u32 - 1))
     }
 
     fn write_weight(&mut self, weight: Weight, segment: usize, plane: Plane, offset: usize, bytes: &[u8]) -> Result<()> {
-        let segment = &mut self.weights[weight.0 as usize].segments[segment];
-        let target = match plane {
-            Plane::Values => &mut segment.values,
-            Plane::Scales => &mut segment.scales,
-        };
-        target[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.weights[weight.0 as usize].write(segment, plane, offset, bytes);
         Ok(())
     }
 
@@ -163,7 +106,9 @@ impl Backend for Reference {
         self.sessions.push(Some(State {
             spec: spec.clone(),
             position: 0,
+            most: 0,
             caches: vec![(Vec::new(), Vec::new()); spec.caches.len()],
+            convs: vec![Vec::new(); spec.convs.len()],
             counts: vec![0; spec.vocab],
             sampled: 0,
         }));
@@ -180,7 +125,12 @@ impl Backend for Reference {
 
     fn truncate(&mut self, session: Session, position: usize) {
         let state = self.live_mut(session);
-        state.position = state.position.min(position);
+        let position = state.spec.back_to(state.position.min(position), state.most);
+        for (conv, history) in state.spec.convs.iter().zip(&mut state.convs) {
+            history.truncate(history.len().saturating_sub((state.position - position) * conv.cols));
+        }
+        state.position = position;
+        state.most = if position == 0 { 0 } else { state.most };
         for (cache, (keys, values)) in state.spec.caches.iter().zip(&mut state.caches) {
             let width = cache.kv_heads * cache.head_dim;
             keys.truncate(state.position * width);
@@ -274,9 +224,20 @@ impl Backend for Reference {
         self.tensor(width, data)
     }
 
+    fn first_row(&mut self, x: Tensor) -> Tensor {
+        let cols = self.values(x).cols;
+        self.tensor(cols, self.values(x).data[..cols].to_vec())
+    }
+
     fn last_row(&mut self, x: Tensor) -> Tensor {
         let x = self.values(x);
         let (cols, data) = (x.cols, x.data[x.data.len() - x.cols..].to_vec());
+        self.tensor(cols, data)
+    }
+
+    fn mean_rows(&mut self, x: Tensor) -> Tensor {
+        let x = self.values(x);
+        let (cols, data) = (x.cols, ops::mean_rows::reference(&x.data, x.cols));
         self.tensor(cols, data)
     }
 
@@ -300,6 +261,17 @@ impl Backend for Reference {
         let q = self.values(q);
         let (cols, data) = (q.cols, ops::attention::reference(&q.data, keys, values, state.position, spec));
         self.tensor(cols, data)
+    }
+
+    fn short_conv(&mut self, conv: Conv, bcx: Tensor, taps: Weight, bias: Option<Weight>) -> Tensor {
+        let taps = self.weights[taps.0 as usize].vector();
+        let bias = bias.map(|b| self.weights[b.0 as usize].vector());
+        let bcx = self.values(bcx).data.clone();
+        let State { spec, convs, .. } = self.state();
+        let (spec, history) = (spec.convs[conv.0 as usize], &mut convs[conv.0 as usize]);
+        let data = ops::short_conv::reference(&bcx, history, &spec, &taps, bias.as_deref());
+        history.drain(..history.len().saturating_sub(spec.slots() * spec.cols));
+        self.tensor(spec.cols, data)
     }
 
     fn add(&mut self, a: Tensor, b: Tensor) -> Tensor {
@@ -345,7 +317,9 @@ impl Backend for Reference {
 
     fn end(&mut self) -> Result<()> {
         let rows = self.step.tokens.len();
-        self.state().position += rows;
+        let state = self.state();
+        state.position += rows;
+        state.most = state.most.max(state.position);
         Ok(())
     }
 

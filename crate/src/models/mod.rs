@@ -1,7 +1,7 @@
 //! Architectures: one short file each, and the registry.
 
 use crate::{
-    backend::{Backend, CacheSpec, Tensor},
+    backend::{Backend, CacheSpec, ConvSpec, Tensor},
     error::{Error, Result},
     weights::loader::Loader,
 };
@@ -41,6 +41,11 @@ pub enum Positions {
 pub trait Network {
     /// One per attention layer.
     fn caches(&self) -> Vec<CacheSpec>;
+
+    /// One per convolution layer.
+    fn convs(&self) -> Vec<ConvSpec> {
+        Vec::new()
+    }
 
     /// Logits of a position.
     fn vocab(&self) -> usize;

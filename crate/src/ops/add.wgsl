@@ -4,7 +4,7 @@ struct Params {
     a_offset: u32,
     a_stride: u32,
     b_offset: u32,
-    b_stride: u32,
+    b_stride: u32, // 0: one row for all
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>;

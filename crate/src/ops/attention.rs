@@ -1,5 +1,5 @@
-//! Scaled dot-product attention with grouped queries, causal: query head `h` reads key/value head `h / (heads / kv_heads)`;
-//! `y = softmax(cap(scale * q K^T)) V` over the positions up to the query's own, at most `window` of them;
+//! Scaled dot-product attention with grouped queries: query head `h` reads key/value head `h / (heads / kv_heads)`;
+//! `y = softmax(cap(scale * q K^T)) V` over the positions less than `window` away, where causal only up to the query's own;
 //! `cap(s) = softcap * tanh(s / softcap)` where there is one.
 
 use super::{
@@ -49,7 +49,7 @@ pub fn call(q: View, spec: &Attention, positions: usize, software: bool) -> Call
     let softcap = spec.softcap.unwrap_or(0.0).to_bits();
     Call {
         kernel: (if software { "attention_plain" } else { "attention_tiled" }, None),
-        params: [&params[..], &[spec.scale.to_bits(), window, softcap]].concat(),
+        params: [&params[..], &[spec.scale.to_bits(), window, softcap, u32::from(spec.causal)]].concat(),
         groups: [if software { units.div_ceil(16) } else { units }, q.rows as u32, 1],
     }
 }
@@ -66,7 +66,7 @@ pub fn combine_call(rows: usize, spec: &Attention, chunks: usize) -> Call {
 
 /// `q`: `[rows, heads * head_dim]`, row `t` at position `past + t`; `keys`, `values`: `[past + rows, kv_heads * head_dim]`.
 pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &Attention) -> Vec<f32> {
-    let Attention { heads, kv_heads, head_dim, scale, window, softcap } = *spec;
+    let Attention { heads, kv_heads, head_dim, scale, causal, window, softcap } = *spec;
     let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
     let score = |s: f32| softcap.map_or(s, |cap| cap * (s / cap).tanh());
     let mut y = vec![0.0; q.len()];
@@ -74,8 +74,10 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &At
     for (t, (q_row, y_row)) in q.chunks_exact(q_width).zip(y.chunks_exact_mut(q_width)).enumerate() {
         for (h, (q_head, y_head)) in q_row.chunks_exact(head_dim).zip(y_row.chunks_exact_mut(head_dim)).enumerate() {
             let column = h / (heads / kv_heads) * head_dim;
-            let end = past + t + 1;
-            let first = end.saturating_sub(window.unwrap_or(end));
+            let (all, own) = (keys.len() / kv_width, past + t);
+            let window = window.unwrap_or(all);
+            let first = (own + 1).saturating_sub(window);
+            let end = if causal { own + 1 } else { all.min(own + window) };
             let (keys, values) = (&keys[first * kv_width..end * kv_width], &values[first * kv_width..]);
             weights.clear();
             weights.extend(keys.chunks_exact(kv_width).map(|k| score(dot(q_head, &k[column..column + head_dim]) * scale)));
@@ -92,23 +94,29 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &At
     y
 }
 
-/// Prefill, decode and chunks; lengths around tiles; many, grouped and single key/value heads; then after `truncate`.
+/// Prefill, decode and chunks; lengths around tiles; many, grouped and single key/value heads; both directions; then after `truncate`.
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut random = Random(5);
-    for (heads, kv_heads, head_dim, window, softcap, steps) in [
-        (1, 1, 4, None, None, vec![1, 1, 1]),
-        (4, 2, 16, None, None, vec![24, 1, 1]),
-        (9, 3, 64, None, None, vec![33, 31, 1, 64, 1]),
-        (4, 1, 128, None, Some(0.5), vec![130, 1]),
-        (8, 8, 32, None, None, vec![1, 300, 1]),
-        (2, 1, 80, None, None, vec![7, 1]),
-        (4, 2, 16, Some(8), None, vec![24, 1, 1, 3, 1]),
-        (2, 1, 24, Some(1), Some(2.0), vec![5, 1]),
-        (3, 1, 64, Some(100), None, vec![300, 1, 5, 1]),
-        (2, 2, 256, Some(300), None, vec![40, 300, 1]),
+    for (heads, kv_heads, head_dim, causal, window, softcap, steps) in [
+        (1, 1, 4, true, None, None, vec![1, 1, 1]),
+        (4, 2, 16, true, None, None, vec![24, 1, 1]),
+        (9, 3, 64, true, None, None, vec![33, 31, 1, 64, 1]),
+        (4, 1, 128, true, None, Some(0.5), vec![130, 1]),
+        (8, 8, 32, true, None, None, vec![1, 300, 1]),
+        (2, 1, 80, true, None, None, vec![7, 1]),
+        (4, 2, 16, true, Some(8), None, vec![24, 1, 1, 3, 1]),
+        (2, 1, 24, true, Some(1), Some(2.0), vec![5, 1]),
+        (3, 1, 64, true, Some(100), None, vec![300, 1, 5, 1]),
+        (2, 2, 256, true, Some(300), None, vec![40, 300, 1]),
+        (3, 1, 24, false, None, None, vec![1, 7]),
+        (4, 2, 16, false, None, Some(0.5), vec![70, 3]),
+        (4, 1, 24, false, Some(9), None, vec![24]),
+        (2, 2, 64, false, Some(1), None, vec![6]),
+        (2, 1, 32, false, Some(100), None, vec![260]),
+        (2, 1, 32, false, Some(140), None, vec![300, 3]),
     ] {
-        let spec = Attention { window, softcap, ..Attention::new(heads, kv_heads, head_dim) };
+        let spec = Attention { causal, window, softcap, ..Attention::new(heads, kv_heads, head_dim) };
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let total: usize = steps.iter().sum();
         let session = check::session(backend, kv_heads, head_dim, total, 8)?;
@@ -133,7 +141,7 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
                 backend.end()?;
                 outcomes.push(Outcome {
                     name: format!(
-                        "attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}, window {window:?}, cap {softcap:?}"
+                        "attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}, causal {causal}, window {window:?}, cap {softcap:?}"
                     ),
                     expected: reference(&q, &keys, &values, past, &spec),
                     actual: backend.read(y).await?,

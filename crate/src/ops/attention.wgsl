@@ -12,6 +12,7 @@ struct Params {
     scale: f32,
     window: u32,
     softcap: f32, // 0: none
+    causal: u32,
 }
 struct Step {
     position: u32,
@@ -29,8 +30,9 @@ const LOWEST = -3.0e38;
 // First position of a chunk and the one past its end, for a row.
 fn positions(row: u32, chunk: u32) -> vec2u {
     let first = chunk * p.chunk;
-    let end = step.position + row + 1u;
-    return vec2u(max(first, end - min(end, p.window)), min(end, first + p.chunk));
+    let own = step.position + row;
+    let after = select(min(p.rows - row, p.window), 1u, p.causal != 0u);
+    return vec2u(max(first, own + 1u - min(own + 1u, p.window)), min(own + after, first + p.chunk));
 }
 
 // tanh overflows in some drivers where its argument is large.

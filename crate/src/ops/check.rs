@@ -45,6 +45,8 @@ pub async fn all(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     outcomes.extend(super::activate::cases(backend).await?);
     outcomes.extend(super::gate::cases(backend).await?);
     outcomes.extend(super::add::cases(backend).await?);
+    outcomes.extend(super::mean_rows::cases(backend).await?);
+    outcomes.extend(super::short_conv::cases(backend).await?);
     outcomes.extend(super::scale::cases(backend).await?);
     outcomes.extend(super::softcap::cases(backend).await?);
     outcomes.extend(super::sample::cases(backend).await?);
@@ -117,7 +119,7 @@ pub fn vector(backend: &mut dyn Backend, data: &[f32]) -> Result<Weight> {
 
 /// A session with one cache.
 pub fn session(backend: &mut dyn Backend, kv_heads: usize, head_dim: usize, context: usize, vocab: usize) -> Result<Session> {
-    backend.new_session(&SessionSpec { caches: vec![CacheSpec { kv_heads, head_dim }], context, vocab })
+    backend.new_session(&SessionSpec { caches: vec![CacheSpec { kv_heads, head_dim }], context, vocab, ..SessionSpec::default() })
 }
 
 /// Runs one step of `rows` tokens in a session of its own that first took `past` tokens, and reads the tensor that `step` returns.

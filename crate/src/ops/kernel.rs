@@ -84,6 +84,8 @@ pub fn all() -> &'static [Kernel] {
             super::activate::kernels(),
             super::gate::kernels(),
             super::add::kernels(),
+            super::mean_rows::kernels(),
+            super::short_conv::kernels(),
             super::scale::kernels(),
             super::softcap::kernels(),
             super::sample::kernels(),

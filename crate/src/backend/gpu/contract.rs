@@ -77,8 +77,7 @@ impl Backend for Gpu {
     }
 
     fn truncate(&mut self, session: Session, position: usize) {
-        let state = self.live_mut(session);
-        state.position = state.position.min(position);
+        self.live_mut(session).truncate(position);
     }
 
     fn reset_counts(&mut self, session: Session, prompt: &[u32]) {
@@ -171,8 +170,19 @@ impl Backend for Gpu {
         self.step.part(x, |v| View { cols: width, offset: v.offset + start, ..v })
     }
 
+    fn first_row(&mut self, x: Tensor) -> Tensor {
+        self.step.part(x, |v| View { rows: 1, ..v })
+    }
+
     fn last_row(&mut self, x: Tensor) -> Tensor {
         self.step.part(x, |v| View { rows: 1, offset: v.offset + (v.rows - 1) * v.stride, ..v })
+    }
+
+    fn mean_rows(&mut self, x: Tensor) -> Tensor {
+        let view = self.step.view(x);
+        let y = self.step.tensor(1, view.cols, None);
+        self.record(ops::mean_rows::call(view), [Slot::Tensor(x), Slot::Tensor(y)]);
+        y
     }
 
     fn rope(&mut self, x: Tensor, rope: Rope, head_dim: usize) -> Tensor {
@@ -213,6 +223,18 @@ impl Backend for Gpu {
         let y = self.step.tensor(view.rows, view.cols, None);
         let call = ops::attention::combine_call(view.rows, spec, chunks);
         self.record(call, [Slot::Tensor(parts), Slot::Tensor(stats), Slot::Tensor(y)]);
+        y
+    }
+
+    fn short_conv(&mut self, conv: Conv, bcx: Tensor, taps: Weight, bias: Option<Weight>) -> Tensor {
+        let view = self.step.view(bcx);
+        let (spec, state) = (self.state().spec.convs[conv.0 as usize], self.state().convs[conv.0 as usize].clone());
+        let y = self.step.tensor(view.rows, spec.cols, None);
+        for call in ops::short_conv::calls(view, &spec, bias.is_some()) {
+            let (step, taps, bias) = (self.state().step.clone(), self.vector(taps), self.or_nothing(bias));
+            let slots = [Slot::Buffer(step), Slot::Tensor(bcx), Slot::Buffer(taps), bias, Slot::Buffer(state.clone()), Slot::Tensor(y)];
+            self.record(call, slots);
+        }
         y
     }
 
@@ -285,7 +307,7 @@ impl Backend for Gpu {
         }
         let rows = self.current.rows;
         let session = self.current.session.expect("an operation outside a step");
-        self.live_mut(session).position += rows;
+        self.live_mut(session).advance(rows);
         self.device.failure.check()
     }
 

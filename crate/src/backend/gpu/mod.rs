@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 
 use futures_util::future::{self, FutureExt, LocalBoxFuture};
 
-use super::{Activation, Attention, Backend, BackendInfo, Cache, Input, Rope, Sampling, Segment, Session, SessionSpec, Tensor, Weight};
+use super::{
+    Activation, Attention, Backend, BackendInfo, Cache, Conv, Input, Rope, Sampling, Segment, Session, SessionSpec, Tensor, Weight,
+};
 use crate::{
     error::{Error, Result},
     ops::{

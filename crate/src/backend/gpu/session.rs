@@ -1,4 +1,4 @@
-//! A conversation on the device: caches, position, sampled token, counts.
+//! A conversation on the device: caches, convolution states, position, sampled token, counts.
 
 use super::memory::{Buffer, Memory};
 use crate::{
@@ -14,8 +14,11 @@ const FIRST_CAPACITY: usize = 256;
 pub struct State {
     pub spec: SessionSpec,
     pub position: usize,
+    /// The largest position since the session was empty.
+    most: usize,
     pub capacity: usize,
     pub caches: Vec<[Buffer; 2]>,
+    pub convs: Vec<Buffer>,
     /// What a step needs to know: its first position, then its token ids.
     pub step: Buffer,
     pub counts: Buffer,
@@ -53,13 +56,29 @@ impl State {
         Ok(State {
             spec: spec.clone(),
             position: 0,
+            most: 0,
             capacity,
             caches: spec.caches.iter().map(|c| pair(memory, c, capacity)).collect(),
+            convs: spec.convs.iter().map(|c| memory.storage("convolution", 4 * c.slots() * c.cols)).collect(),
             step: memory.storage("step", 4 * (1 + capacity)),
             counts: memory.storage("counts", 4 * spec.vocab),
             chosen: memory.storage("chosen", 8),
             work: memory.storage("sampler", sample::WORK_BYTES),
         })
+    }
+
+    /// Counts the rows of a step that was submitted.
+    pub fn advance(&mut self, rows: usize) {
+        self.position += rows;
+        self.most = self.most.max(self.position);
+    }
+
+    /// Goes back to `position`, or to nothing, see [`SessionSpec::back_to`].
+    pub fn truncate(&mut self, position: usize) {
+        self.position = self.spec.back_to(self.position.min(position), self.most);
+        if self.position == 0 {
+            self.most = 0;
+        }
     }
 
     /// Makes room for `positions` positions; returns the copies to make before the step, and the ids of buffers left.
@@ -84,7 +103,7 @@ impl State {
     /// All its buffers.
     pub fn buffers(&self) -> impl Iterator<Item = &Buffer> {
         let own = [&self.step, &self.counts, &self.chosen, &self.work];
-        own.into_iter().chain(self.caches.iter().flatten())
+        own.into_iter().chain(self.caches.iter().flatten()).chain(&self.convs)
     }
 }
 
