@@ -95,18 +95,6 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// ggml's type number of a format.
-pub fn ggml_kind(format: Format) -> u32 {
-    match format {
-        Format::F32 => 0,
-        Format::F16 => 1,
-        Format::Q4_0 => 2,
-        Format::Q4_1 => 3,
-        Format::Q8_0 => 8,
-        Format::Bf16 => 30,
-    }
-}
-
 /// A row of random elements: its ggml blocks, and the values that they stand for by the format's definition.
 pub fn random_row(rng: &mut Rng, format: Format, cols: usize) -> (Vec<u8>, Vec<f32>) {
     let (mut blocks, mut values) = (Vec::new(), Vec::new());
@@ -220,7 +208,7 @@ impl TinyLlama {
             (true, _) => interleave(blocks.iter().map(Vec::as_slice)),
         };
         let shape64 = shape.iter().map(|&d| d as u64).collect();
-        self.gguf.tensors.push(GgufTensor { name: gguf.into(), shape: shape64, kind: ggml_kind(format), data });
+        self.gguf.tensors.push(GgufTensor { name: gguf.into(), shape: shape64, kind: format.ggml().id, data });
         self.expected.insert(name.into(), (format, shape.to_vec(), values));
     }
 }

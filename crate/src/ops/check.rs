@@ -3,7 +3,7 @@
 use crate::{
     backend::{Backend, CacheSpec, Input, Segment, Session, SessionSpec, Tensor, Weight},
     error::Result,
-    quant::{Format, Plane},
+    quant::{Format, Plane, Scales},
 };
 
 /// Largest normalised mean squared error of an op on a backend that computes in f32. Two f32 summation orders differ by
@@ -82,7 +82,7 @@ impl Random {
     }
 }
 
-/// Packs `rows` random rows and writes them to a new weight, one segment per entry; returns the weight and what it unpacks to.
+/// Writes `rows` random rows to a new weight, one segment per entry; returns the weight and what it unpacks to.
 pub async fn random_weight(
     backend: &mut dyn Backend,
     random: &mut Random,
@@ -96,7 +96,7 @@ pub async fn random_weight(
         let (mut values, mut scales) = (Vec::new(), Vec::new());
         for _ in 0..rows {
             let (v, s) = (values.len(), scales.len());
-            format.pack_row(&random.floats(cols), &mut values, &mut scales);
+            random_row(random, format, cols, &mut values, &mut scales);
             let mut row = vec![0.0; cols];
             format.unpack_row(&values[v..], &scales[s..], &mut row);
             dense.extend(row);
@@ -107,6 +107,28 @@ pub async fn random_weight(
         }
     }
     Ok((weight, dense))
+}
+
+/// Appends a random row: floats in -1 .. 1; or any bits as elements, also in the padding, with scales of about that size.
+fn random_row(random: &mut Random, format: Format, cols: usize, values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    if !format.is_quantised() {
+        return format.pack_row(&random.floats(cols), values, scales);
+    }
+    values.extend((0..format.row_bytes(Plane::Values, cols)).map(|_| random.bits() as u8));
+    for _ in 0..cols.div_ceil(format.group()) {
+        let (halves, bytes) = match format.scales() {
+            Scales::None => (0, 0),
+            Scales::Scale => (1, 0),
+            Scales::ScaleMinimum => (2, 0),
+            Scales::TwoLevel => (2, 16),
+            Scales::Exponent => {
+                scales.push(120 + random.below(8) as u8);
+                (0, 0)
+            }
+        };
+        scales.extend(random.floats(halves).into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes()));
+        scales.extend((0..bytes).map(|_| random.bits() as u8));
+    }
 }
 
 /// An f32 vector as a weight.

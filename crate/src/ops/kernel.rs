@@ -37,20 +37,20 @@ impl Kernel {
         Kernel { id: (name, None), parts: parts.to_vec(), bindings: (1..).zip(bindings.iter().copied()).collect() }
     }
 
-    /// A kernel for each format; the format's planes are the last bindings.
+    /// A kernel for each format that has planes of its own; these are the last bindings.
     pub fn for_formats(name: &'static str, parts: &[&'static str], bindings: &[Access]) -> Vec<Kernel> {
         let kernel = |format: Format| {
             let planes = if format.is_quantised() { 2 } else { 1 };
             Kernel {
                 id: (name, Some(format)),
-                parts: [parts, &[include_str!("../quant/unpack.wgsl"), format.wgsl()]].concat(),
+                parts: [parts, &[include_str!("../quant/unpack.wgsl")], format.wgsl()].concat(),
                 bindings: (1..)
                     .zip(bindings.iter().copied())
                     .chain([(5, Access::Read), (6, Access::Read)].into_iter().take(planes))
                     .collect(),
             }
         };
-        Format::ALL.into_iter().map(kernel).collect()
+        Format::ALL.into_iter().filter(|format| format.planes() == *format).map(kernel).collect()
     }
 
     /// The whole source.

@@ -1,5 +1,5 @@
 // Variant for emulated GPUs and single tokens: a thread computes a block alone, since there a barrier costs more than it
-// saves. Loads are dear, too: a weight word is loaded once for its elements, a scale once for its group of eight vec4s.
+// saves. Loads are dear, too: a weight word is loaded once for its elements, a scale once for its group.
 @compute @workgroup_size(32)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
     let block = id.x + id.y * groups.x * 32u;
@@ -10,10 +10,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     let starts = block_starts(block);
     let first = p.x_offset + token * p.x_stride;
     var sums = vec4f();
-    for (var start = 0u; start < p.quads; start += 8u) {
+    for (var start = 0u; start < p.quads; start += GROUP) {
         var group = vec4f();
         var inputs = vec4f();
-        let end = min(start + 8u, p.quads);
+        let end = min(start + GROUP, p.quads);
         for (var i = start; i < end; i += 2u) {
             let a = x[first + i];
             // The row may end within the pair.
@@ -28,7 +28,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
             let w3 = raw8(starts.w + i);
             group += a * mat4x4f(w0.low, w1.low, w2.low, w3.low) + b * mat4x4f(w0.high, w1.high, w2.high, w3.high);
         }
-        let g = (starts + start) / 8u;
+        let g = (starts + start) / GROUP;
         let input = dot(inputs, vec4f(1.0));
         let s = mat4x2f(scaling(g.x), scaling(g.y), scaling(g.z), scaling(g.w));
         sums += vec4f(s[0].x, s[1].x, s[2].x, s[3].x) * group + vec4f(s[0].y, s[1].y, s[2].y, s[3].y) * input;

@@ -5,12 +5,3 @@
 fn unpack4(i: u32) -> vec4f {
     return values[i];
 }
-
-// The same without scale: 8 elements from vec4 i on, i even; w = scale * raw + offset with scaling(g) of their group g.
-fn raw8(i: u32) -> Eight {
-    return Eight(unpack4(i), unpack4(i + 1u));
-}
-
-fn scaling(g: u32) -> vec2f {
-    return vec2f(1.0, 0.0);
-}

@@ -2,50 +2,66 @@
 
 use half::{bf16, f16};
 
-/// Little-endian f32.
-pub(super) fn unpack_f32(values: &[u8], out: &mut [f32]) {
-    for (o, b) in out.iter_mut().zip(values.chunks_exact(4)) {
-        *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+use super::{Format, Ggml, Layout, Scales};
+use crate::error::Result;
+
+pub(super) const F32: Layout = Layout {
+    name: "f32",
+    planes: Format::F32,
+    bits: 32,
+    group: 1,
+    scales: Scales::None,
+    unpack: |values, _, out| copy(values, out, f32::from_le_bytes),
+    pack: Some(|row, values, _| values.extend(row.iter().flat_map(|v| v.to_le_bytes()))),
+    ggml: Ggml { id: 0, elements: 1, bytes: 4, split: copy_row },
+    wgsl: &[include_str!("f32.wgsl"), include_str!("float.wgsl")],
+};
+
+pub(super) const F16: Layout = Layout {
+    name: "f16",
+    planes: Format::F16,
+    bits: 16,
+    group: 1,
+    scales: Scales::None,
+    unpack: |values, _, out| copy(values, out, |b| f16::from_le_bytes(b).to_f32()),
+    pack: Some(|row, values, _| pack_16(row, values, |v| f16::from_f32(v).to_le_bytes())),
+    ggml: Ggml { id: 1, elements: 1, bytes: 2, split: copy_row },
+    wgsl: &[include_str!("f16.wgsl"), include_str!("float.wgsl")],
+};
+
+pub(super) const BF16: Layout = Layout {
+    name: "bf16",
+    planes: Format::Bf16,
+    bits: 16,
+    group: 1,
+    scales: Scales::None,
+    unpack: |values, _, out| copy(values, out, |b| bf16::from_le_bytes(b).to_f32()),
+    pack: Some(|row, values, _| pack_16(row, values, |v| bf16::from_f32(v).to_le_bytes())),
+    ggml: Ggml { id: 30, elements: 1, bytes: 2, split: copy_row },
+    wgsl: &[include_str!("bf16.wgsl"), include_str!("float.wgsl")],
+};
+
+fn copy<const N: usize>(values: &[u8], out: &mut [f32], element: impl Fn([u8; N]) -> f32) {
+    for (o, bytes) in out.iter_mut().zip(values.as_chunks().0) {
+        *o = element(*bytes);
     }
 }
 
-/// Little-endian f16.
-pub(super) fn unpack_f16(values: &[u8], out: &mut [f32]) {
-    for (o, b) in out.iter_mut().zip(values.chunks_exact(2)) {
-        *o = f16::from_le_bytes([b[0], b[1]]).to_f32();
-    }
+fn pack_16(row: &[f32], values: &mut Vec<u8>, element: impl Fn(f32) -> [u8; 2]) {
+    values.extend(row.iter().flat_map(|&v| element(v)));
+    pad_to_word(2 * row.len(), values);
 }
 
-/// Little-endian bf16.
-pub(super) fn unpack_bf16(values: &[u8], out: &mut [f32]) {
-    for (o, b) in out.iter_mut().zip(values.chunks_exact(2)) {
-        *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
-    }
-}
-
-pub(super) fn pack_f32(row: &[f32], values: &mut Vec<u8>) {
-    values.extend(row.iter().flat_map(|v| v.to_le_bytes()));
-}
-
-pub(super) fn pack_f16(row: &[f32], values: &mut Vec<u8>) {
-    values.extend(row.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()));
-    pad_to_word(row.len(), values);
-}
-
-pub(super) fn pack_bf16(row: &[f32], values: &mut Vec<u8>) {
-    values.extend(row.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()));
-    pad_to_word(row.len(), values);
-}
-
-/// A row of 16-bit elements as it is, padded.
-pub(super) fn copy_16(row: &[u8], values: &mut Vec<u8>) {
+/// A row as it is, padded.
+fn copy_row(row: &[u8], values: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<()> {
     values.extend(row);
-    pad_to_word(row.len() / 2, values);
+    pad_to_word(row.len(), values);
+    Ok(())
 }
 
 /// A row of an odd number of 16-bit elements ends with two zero bytes.
-fn pad_to_word(cols: usize, values: &mut Vec<u8>) {
-    if cols % 2 == 1 {
+fn pad_to_word(bytes: usize, values: &mut Vec<u8>) {
+    if !bytes.is_multiple_of(4) {
         values.extend([0, 0]);
     }
 }

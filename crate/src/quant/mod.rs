@@ -1,35 +1,90 @@
-//! How weights are packed. A format is one file with its layout, packing and unpacking, beside its `.wgsl`.
+//! How weights are packed. A format is one file with its layout, packing and unpacking, beside its `.wgsl`, and a line here.
 //!
 //! Every weight is rows of `cols` elements in at most two *planes*, little-endian:
 //!
-//! * `values`: u32 words, lowest bits first; a row starts at a word boundary.
-//! * `scales`: f16, present in quantised formats only: per group of [`Format::group`] elements the scale, and for
-//!   formats that have one the minimum, interleaved (scale, minimum, scale, minimum, ...).
+//! * `values`: u32 words, lowest bits first; a row starts at a word boundary. 5- and 6-bit formats hold a group's nibbles,
+//!   then its high bits.
+//! * `scales`, in quantised formats only: what [`Scales`] says, for each group of [`Format::group`] elements.
 //!
 //! A quantised row is padded with zeros to whole groups. A float row is padded to whole words.
+//!
+//! ggml's blocks are split into these planes without a loss, except that the K types of 4, 5 and 6 bits and IQ4_XS, whose
+//! scales have two levels, get one f16 for the product of the two: within 2^-11 of it. No format grows by more than 15 %.
 
 use crate::error::{Error, Result};
+pub use layout::{Ggml, Layout, Scales};
 
+mod bits;
 mod float;
+mod iq4_nl;
+mod iq4_xs;
+mod layout;
+mod mxfp4;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
 mod q8_0;
 
-/// How the elements of a weight are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
+macro_rules! formats {
+    ($($(#[$doc:meta])* $name:ident = $layout:expr,)*) => {
+        /// How the elements of a weight are stored.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Format {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Format {
+            /// All formats.
+            pub const ALL: [Format; [$(stringify!($name)),*].len()] = [$(Format::$name),*];
+
+            fn layout(self) -> &'static Layout {
+                match self {
+                    $(Format::$name => &$layout,)*
+                }
+            }
+        }
+    };
+}
+
+formats! {
     /// 32-bit floats.
-    F32,
+    F32 = float::F32,
     /// IEEE half floats, two in a word.
-    F16,
+    F16 = float::F16,
     /// The upper half of a 32-bit float, two in a word.
-    Bf16,
+    Bf16 = float::BF16,
+    /// 2 bits in groups of 16, scales and minima of 4 bits: `w = d * scale * q - dmin * minimum`.
+    Q2K = q2_k::LAYOUT,
+    /// 3 bits in groups of 16, scales of 6 bits: `w = d * scale * (q - 4)`.
+    Q3K = q3_k::LAYOUT,
     /// 4 bits in groups of 32: `w = scale * (q - 8)`; element `i` of a row is nibble `i % 8` of word `i / 8`.
-    Q4_0,
+    Q4_0 = q4_0::LAYOUT,
     /// 4 bits in groups of 32: `w = scale * q + minimum`; nibbles as in [`Format::Q4_0`].
-    Q4_1,
+    Q4_1 = q4_1::LAYOUT,
+    /// [`Format::Q4_1`], from ggml's blocks of 256 with scales in two levels.
+    Q4K = q4_k::LAYOUT,
+    /// 4 bits in groups of 32: `w = scale * table[q]`; nibbles as in [`Format::Q4_0`].
+    Iq4Nl = iq4_nl::LAYOUT,
+    /// [`Format::Iq4Nl`], from ggml's blocks of 256 with scales in two levels.
+    Iq4Xs = iq4_xs::LAYOUT,
+    /// 4-bit floats in groups of 32, a power of two as scale: `w = 2^(e - 127) * table[q]`; nibbles as in [`Format::Q4_0`].
+    Mxfp4 = mxfp4::LAYOUT,
+    /// 5 bits in groups of 32: `w = scale * (q - 16)`; four words of nibbles, a word of high bits.
+    Q5_0 = q5_0::LAYOUT,
+    /// 5 bits in groups of 32: `w = scale * q + minimum`; bits as in [`Format::Q5_0`].
+    Q5_1 = q5_1::LAYOUT,
+    /// [`Format::Q5_1`], from ggml's blocks of 256 with scales in two levels.
+    Q5K = q5_k::LAYOUT,
+    /// 6 bits in groups of 16: `w = scale * (q - 32)`; two words of nibbles, a word of high bits.
+    Q6K = q6_k::LAYOUT,
     /// Signed 8 bits in groups of 32: `w = scale * q`; element `i` is byte `i % 4` of word `i / 4`.
-    Q8_0,
+    Q8_0 = q8_0::LAYOUT,
 }
 
 /// One of the two arrays that hold a weight.
@@ -42,19 +97,9 @@ pub enum Plane {
 }
 
 impl Format {
-    /// All formats.
-    pub const ALL: [Format; 6] = [Format::F32, Format::F16, Format::Bf16, Format::Q4_0, Format::Q4_1, Format::Q8_0];
-
     /// The name in manifests and messages.
     pub fn name(self) -> &'static str {
-        match self {
-            Format::F32 => "f32",
-            Format::F16 => "f16",
-            Format::Bf16 => "bf16",
-            Format::Q4_0 => "q4_0",
-            Format::Q4_1 => "q4_1",
-            Format::Q8_0 => "q8_0",
-        }
+        self.layout().name
     }
 
     /// The format called `name`, or `unsupported_format`.
@@ -62,74 +107,68 @@ impl Format {
         Format::ALL
             .into_iter()
             .find(|f| f.name() == name)
-            .ok_or_else(|| Error::UnsupportedFormat(format!("weight format {name:?}; known: f32, f16, bf16, q4_0, q4_1, q8_0")))
+            .ok_or_else(|| Error::UnsupportedFormat(format!("weight format {name:?}; known: {}", Format::ALL.map(Format::name).join(", "))))
     }
 
-    /// The part of a kernel that unpacks: `unpack4(i) -> vec4f`, with the planes at bindings 5 and 6.
-    pub fn wgsl(self) -> &'static str {
-        match self {
-            Format::F32 => include_str!("f32.wgsl"),
-            Format::F16 => include_str!("f16.wgsl"),
-            Format::Bf16 => include_str!("bf16.wgsl"),
-            Format::Q4_0 => include_str!("q4_0.wgsl"),
-            Format::Q4_1 => include_str!("q4_1.wgsl"),
-            Format::Q8_0 => include_str!("q8_0.wgsl"),
-        }
+    /// The format whose planes these are: kernels know only those. Itself for all but a few.
+    pub fn planes(self) -> Format {
+        self.layout().planes
+    }
+
+    /// The parts of a kernel that unpack, with the planes at bindings 5 and 6: `unpack4(i) -> vec4f` gives elements 4i to 4i + 3
+    /// of the values plane; `raw8(i)` gives 8 without scale, which is `scaling(g)` for each `GROUP` vec4s.
+    pub fn wgsl(self) -> &'static [&'static str] {
+        self.layout().wgsl
     }
 
     /// Bits of one element in the values plane.
     pub fn bits(self) -> usize {
-        match self {
-            Format::F32 => 32,
-            Format::F16 | Format::Bf16 => 16,
-            Format::Q8_0 => 8,
-            Format::Q4_0 | Format::Q4_1 => 4,
-        }
+        self.layout().bits
     }
 
-    /// Elements that share a scale; for floats 1.
+    /// Elements that are packed together; for floats 1.
     pub fn group(self) -> usize {
-        if self.is_quantised() { 32 } else { 1 }
+        self.layout().group
+    }
+
+    /// What a group has in the scales plane.
+    pub fn scales(self) -> Scales {
+        self.layout().scales
     }
 
     /// Whether the format has a scales plane.
     pub fn is_quantised(self) -> bool {
-        matches!(self, Format::Q4_0 | Format::Q4_1 | Format::Q8_0)
-    }
-
-    /// f16 numbers per group in the scales plane: scale, or scale and minimum.
-    pub fn scales_per_group(self) -> usize {
-        match self {
-            Format::Q4_1 => 2,
-            Format::Q4_0 | Format::Q8_0 => 1,
-            _ => 0,
-        }
+        self.scales() != Scales::None
     }
 
     /// Bytes of one row of `cols` elements in `plane`. A scales row need not be a multiple of 4 bytes: rows follow each
-    /// other without padding.
+    /// other without padding. Four rows always are one.
     pub fn row_bytes(self, plane: Plane, cols: usize) -> usize {
         match plane {
             Plane::Values => (cols.div_ceil(self.group()) * self.group() * self.bits()).div_ceil(32) * 4,
-            Plane::Scales => cols.div_ceil(self.group()) * self.scales_per_group() * 2,
+            Plane::Scales => cols.div_ceil(self.group()) * self.scales().bytes(),
         }
     }
 
-    /// Bytes of one row of `cols` elements as ggml (GGUF) lays it out: blocks of scales and elements. Quantised rows are
-    /// whole groups there.
+    /// How ggml (GGUF) lays it out.
+    pub fn ggml(self) -> Ggml {
+        self.layout().ggml
+    }
+
+    /// The format of ggml's type number `id`.
+    pub fn from_ggml(id: u32) -> Option<Format> {
+        Format::ALL.into_iter().find(|f| f.ggml().id == id)
+    }
+
+    /// Bytes of one row of `cols` elements in ggml's layout, where rows are whole blocks.
     pub fn ggml_row_bytes(self, cols: usize) -> usize {
-        cols / self.group() * (self.group() * self.bits() / 8 + 2 * self.scales_per_group())
+        cols / self.ggml().elements * self.ggml().bytes
     }
 
-    /// Splits one row of ggml blocks into the two planes, losing nothing; appends. `blocks` holds exactly this row.
-    pub fn split_ggml_row(self, blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
-        match self {
-            Format::F32 => values.extend(blocks),
-            Format::F16 | Format::Bf16 => float::copy_16(blocks, values),
-            Format::Q4_0 => q4_0::split_ggml(blocks, values, scales),
-            Format::Q4_1 => q4_1::split_ggml(blocks, values, scales),
-            Format::Q8_0 => q8_0::split_ggml(blocks, values, scales),
-        }
+    /// Splits one row of ggml blocks into the two planes; appends. `blocks` holds exactly this row. Fails only where a scale is
+    /// too large for f16.
+    pub fn split_ggml_row(self, blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) -> Result<()> {
+        (self.ggml().split)(blocks, values, scales)
     }
 
     /// Vec4s of a padded row of `cols` elements in the values plane; `cols` is a multiple of 4.
@@ -139,39 +178,18 @@ impl Format {
 
     /// Unpacks one row of `out.len()` elements. `values` and `scales` hold exactly this row.
     pub fn unpack_row(self, values: &[u8], scales: &[u8], out: &mut [f32]) {
-        match self {
-            Format::F32 => float::unpack_f32(values, out),
-            Format::F16 => float::unpack_f16(values, out),
-            Format::Bf16 => float::unpack_bf16(values, out),
-            Format::Q4_0 => q4_0::unpack(values, scales, out),
-            Format::Q4_1 => q4_1::unpack(values, scales, out),
-            Format::Q8_0 => q8_0::unpack(values, scales, out),
-        }
+        (self.layout().unpack)(values, scales, out);
     }
 
-    /// Packs one row of floats, rounding to nearest; appends to the two planes.
+    /// Whether floats can be packed in this format; the others come from files.
+    pub fn packs(self) -> bool {
+        self.layout().pack.is_some()
+    }
+
+    /// Packs one row of floats; appends to the two planes. Only for formats that [`Format::packs`].
     pub fn pack_row(self, row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
-        match self {
-            Format::F32 => float::pack_f32(row, values),
-            Format::F16 => float::pack_f16(row, values),
-            Format::Bf16 => float::pack_bf16(row, values),
-            Format::Q4_0 => q4_0::pack(row, values, scales),
-            Format::Q4_1 => q4_1::pack(row, values, scales),
-            Format::Q8_0 => q8_0::pack(row, values, scales),
-        }
+        self.layout().pack.expect("a format for packing")(row, values, scales);
     }
-}
-
-/// ggml's order of 32 nibbles (byte `j` holds elements `j` and `j + 16`) to ours (byte `j` holds elements `2j` and `2j + 1`).
-fn interleave_nibbles(ggml: &[u8], values: &mut Vec<u8>) {
-    let (low, high) = (|j: usize| ggml[j] & 15, |j: usize| ggml[j] >> 4);
-    values.extend((0..8).map(|j| low(2 * j) | (low(2 * j + 1) << 4)));
-    values.extend((0..8).map(|j| high(2 * j) | (high(2 * j + 1) << 4)));
-}
-
-/// An f16 from two little-endian bytes of a scales plane.
-fn f16_at(bytes: &[u8], index: usize) -> f32 {
-    half::f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32()
 }
 
 #[cfg(test)]
@@ -180,28 +198,48 @@ mod tests {
 
     #[test]
     fn packing_then_unpacking_stays_within_half_a_step() {
+        // Largest magnitude is 0.3: a step is 0.3/8 (q4_0), 0.6/15 (q4_1), 0.3/127 (q8_0), 2^-9 and 2^-12 relative (floats).
+        let bounds = [
+            (Format::F32, 0.0),
+            (Format::F16, 0.3 / 2048.0),
+            (Format::Bf16, 0.3 / 256.0),
+            (Format::Q8_0, 0.3 / 127.0 * 0.51),
+            // q4_0 clips the side opposite to its largest element by up to one step.
+            (Format::Q4_0, 0.3 / 8.0 * 1.01),
+            (Format::Q4_1, 0.6 / 15.0 * 0.52),
+        ];
+        assert!(Format::ALL.into_iter().all(|f| f.packs() == bounds.iter().any(|b| b.0 == f)));
         // Deterministic values of both signs, a row that is not a multiple of the group.
         let row: Vec<f32> = (0..80).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.3).collect();
-        for format in Format::ALL {
+        for (format, bound) in bounds {
             let (mut values, mut scales) = (Vec::new(), Vec::new());
             format.pack_row(&row, &mut values, &mut scales);
             assert_eq!(values.len(), format.row_bytes(Plane::Values, row.len()), "{}", format.name());
             assert_eq!(scales.len(), format.row_bytes(Plane::Scales, row.len()), "{}", format.name());
             let mut out = vec![0.0; row.len()];
             format.unpack_row(&values, &scales, &mut out);
-            // Largest magnitude is 0.3: a step is 0.3/8 (q4_0), 0.6/15 (q4_1), 0.3/127 (q8_0), 2^-9 and 2^-12 relative (floats).
-            let bound = match format {
-                Format::F32 => 0.0,
-                Format::F16 => 0.3 / 2048.0,
-                Format::Bf16 => 0.3 / 256.0,
-                Format::Q8_0 => 0.3 / 127.0 * 0.51,
-                // q4_0 clips the side opposite to its largest element by up to one step.
-                Format::Q4_0 => 0.3 / 8.0 * 1.01,
-                Format::Q4_1 => 0.6 / 15.0 * 0.52,
-            };
             for (a, b) in row.iter().zip(&out) {
                 assert!((a - b).abs() <= bound, "{}: {a} became {b}", format.name());
             }
+        }
+    }
+
+    #[test]
+    fn planes_are_at_most_15_percent_larger_than_blocks() {
+        for format in Format::ALL {
+            let ours: usize = [Plane::Values, Plane::Scales].into_iter().map(|plane| format.row_bytes(plane, 1024)).sum();
+            assert!(ours as f64 <= 1.15 * format.ggml_row_bytes(1024) as f64, "{}: {ours} bytes", format.name());
+            assert_eq!(format.planes().planes(), format.planes());
+            let alike = |f: Format| (f.bits(), f.group(), f.scales(), f.wgsl());
+            assert_eq!(alike(format), alike(format.planes()), "{}", format.name());
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_are_unique() {
+        for format in Format::ALL {
+            assert_eq!(Format::parse(format.name()), Ok(format));
+            assert_eq!(Format::from_ggml(format.ggml().id), Some(format));
         }
     }
 }

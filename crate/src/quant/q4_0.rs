@@ -2,21 +2,36 @@
 
 use half::f16;
 
-use super::{f16_at, interleave_nibbles};
+use super::{
+    Format, Ggml, Layout, Scales,
+    bits::{f16_at, field, interleave_nibbles},
+};
+use crate::error::Result;
 
 /// `values`: 16 bytes a group, element `i` in nibble `i % 8` of word `i / 8`. `scales`: one f16 a group.
-pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
+pub(super) const LAYOUT: Layout = Layout {
+    name: "q4_0",
+    planes: Format::Q4_0,
+    bits: 4,
+    group: 32,
+    scales: Scales::Scale,
+    unpack,
+    pack: Some(pack),
+    ggml: Ggml { id: 2, elements: 32, bytes: 18, split },
+    wgsl: &[include_str!("quantised.wgsl"), include_str!("nibbles.wgsl"), include_str!("scale.wgsl"), include_str!("q4_0.wgsl")],
+};
+
+fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
     for (g, (group, nibbles)) in out.chunks_mut(32).zip(values.chunks(16)).enumerate() {
         let scale = f16_at(scales, g);
         for (i, o) in group.iter_mut().enumerate() {
-            let q = (nibbles[i / 2] >> (4 * (i % 2))) & 15;
-            *o = scale * (f32::from(q) - 8.0);
+            *o = scale * (f32::from(field(nibbles, 4, i)) - 8.0);
         }
     }
 }
 
 /// Round to nearest with the element of largest magnitude at -8, as llama.cpp does.
-pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
     for group in row.chunks(32) {
         let extreme = group.iter().copied().fold(0.0_f32, |m, v| if v.abs() > m.abs() { v } else { m });
         let scale = f16::from_f32(extreme / -8.0);
@@ -28,9 +43,10 @@ pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
 }
 
 /// ggml's block: scale f16, 16 bytes of nibbles.
-pub(super) fn split_ggml(blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+fn split(blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) -> Result<()> {
     for block in blocks.chunks_exact(18) {
         scales.extend(&block[..2]);
         interleave_nibbles(&block[2..], values);
     }
+    Ok(())
 }

@@ -2,10 +2,23 @@
 
 use half::f16;
 
-use super::f16_at;
+use super::{Format, Ggml, Layout, Scales, bits::f16_at};
+use crate::error::Result;
 
 /// `values`: 32 signed bytes a group; `scales`: one f16 a group.
-pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
+pub(super) const LAYOUT: Layout = Layout {
+    name: "q8_0",
+    planes: Format::Q8_0,
+    bits: 8,
+    group: 32,
+    scales: Scales::Scale,
+    unpack,
+    pack: Some(pack),
+    ggml: Ggml { id: 8, elements: 32, bytes: 34, split },
+    wgsl: &[include_str!("quantised.wgsl"), include_str!("scale.wgsl"), include_str!("q8_0.wgsl")],
+};
+
+fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
     for (g, (group, bytes)) in out.chunks_mut(32).zip(values.chunks(32)).enumerate() {
         let scale = f16_at(scales, g);
         for (o, &q) in group.iter_mut().zip(bytes) {
@@ -15,7 +28,7 @@ pub(super) fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
 }
 
 /// Round to nearest with the largest magnitude at 127.
-pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
     for group in row.chunks(32) {
         let largest = group.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
         let scale = f16::from_f32(largest / 127.0);
@@ -27,9 +40,10 @@ pub(super) fn pack(row: &[f32], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
 }
 
 /// ggml's block: scale f16, 32 signed bytes.
-pub(super) fn split_ggml(blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+fn split(blocks: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) -> Result<()> {
     for block in blocks.chunks_exact(34) {
         scales.extend(&block[..2]);
         values.extend(&block[2..]);
     }
+    Ok(())
 }

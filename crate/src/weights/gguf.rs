@@ -207,10 +207,9 @@ fn tensor(cursor: &mut Cursor) -> Result<Tensor, Stop> {
     let kind = cursor.u32()?;
     let format = format(kind, &name)?;
     let cols = shape[shape.len() - 1];
-    if cols % format.group() != 0 {
-        return Err(
-            bad(format!("has rows of {cols} elements, which are no multiple of the {} of {}", format.group(), format.name())).into()
-        );
+    let block = format.ggml().elements;
+    if cols % block != 0 {
+        return Err(bad(format!("has rows of {cols} elements, which are no multiple of the {block} of {}", format.name())).into());
     }
     let rows: u64 = shape[..shape.len() - 1].iter().map(|&d| d as u64).product();
     let len = rows * format.ggml_row_bytes(cols) as u64;
@@ -219,41 +218,24 @@ fn tensor(cursor: &mut Cursor) -> Result<Tensor, Stop> {
 
 /// The format of ggml's type number `kind`.
 fn format(kind: u32, tensor: &str) -> Result<Format> {
-    Ok(match kind {
-        0 => Format::F32,
-        1 => Format::F16,
-        2 => Format::Q4_0,
-        3 => Format::Q4_1,
-        8 => Format::Q8_0,
-        30 => Format::Bf16,
-        _ => {
-            let name = type_name(kind).map_or_else(|| format!("type number {kind}"), |n| format!("type {n} ({kind})"));
-            let message = format!("GGUF tensor {tensor:?} has {name}; types F32, F16, BF16, Q4_0, Q4_1 and Q8_0 are read");
-            return Err(Error::UnsupportedFormat(message));
-        }
+    Format::from_ggml(kind).ok_or_else(|| {
+        let name = type_name(kind).map_or_else(|| format!("type number {kind}"), |n| format!("type {n} ({kind})"));
+        let known = Format::ALL.map(|f| f.name().to_uppercase()).join(", ");
+        Error::UnsupportedFormat(format!("GGUF tensor {tensor:?} has {name}; these types are read: {known}"))
     })
 }
 
 /// ggml's name of a type that this engine does not read.
 fn type_name(kind: u32) -> Option<&'static str> {
     Some(match kind {
-        6 => "Q5_0",
-        7 => "Q5_1",
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",
@@ -262,7 +244,8 @@ fn type_name(kind: u32) -> Option<&'static str> {
         29 => "IQ1_M",
         34 => "TQ1_0",
         35 => "TQ2_0",
-        39 => "MXFP4",
+        40 => "NVFP4",
+        41 => "Q1_0",
         _ => return None,
     })
 }

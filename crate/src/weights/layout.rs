@@ -81,7 +81,8 @@ pub(super) fn plane_index(plane: Plane) -> usize {
 /// The safetensors type of a plane.
 pub(super) fn dtype(format: Format, plane: Plane) -> Dtype {
     match (plane, format) {
-        (Plane::Scales, _) | (_, Format::F16) => Dtype::F16,
+        (Plane::Scales, _) => format.scales().dtype(),
+        (_, Format::F16) => Dtype::F16,
         (_, Format::F32) => Dtype::F32,
         (_, Format::Bf16) => Dtype::BF16,
         _ => Dtype::U32,
@@ -117,14 +118,14 @@ fn split(tensor: &Target, plane: Plane) -> Result<Vec<Piece>> {
     if row_bytes == 0 {
         return Ok(Vec::new());
     }
-    // Cut after an even number of rows: every piece but the last is then whole words, whatever the scales' row length.
-    let most = (MAX_PIECE / row_bytes) & !1;
+    // Cut after a multiple of four rows: every piece but the last is then whole words, whatever the scales' row length.
+    let most = (MAX_PIECE / row_bytes) & !3;
     if most == 0 || rows.checked_mul(row_bytes).is_none() || (float && row_bytes * 8 != tensor.cols() * tensor.format.bits()) {
         let message = format!("tensor {:?} of shape {:?} cannot be stored as {}", tensor.name, tensor.shape, tensor.format.name());
         return Err(Error::UnsupportedFormat(message));
     }
     let count = rows.div_ceil(most);
-    let step = rows.div_ceil(count).next_multiple_of(2);
+    let step = rows.div_ceil(count).next_multiple_of(4);
     let base = match (plane, float, count) {
         (Plane::Values, true, 1) => tensor.name.clone(),
         (Plane::Values, ..) => format!("{}.values", tensor.name),

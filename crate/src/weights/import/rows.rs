@@ -34,12 +34,15 @@ impl Repack {
 
     /// Adds a row of ggml blocks.
     pub fn ggml_row(&mut self, blocks: &[u8]) -> Result<()> {
+        let named = |e: Error| match e {
+            Error::InvalidFile(what) => Error::InvalidFile(format!("tensor {:?} holds {what}", self.name)),
+            other => other,
+        };
         if self.from == self.to {
-            self.from.split_ggml_row(blocks, &mut self.values, &mut self.scales);
-            return Ok(());
+            return self.from.split_ggml_row(blocks, &mut self.values, &mut self.scales).map_err(named);
         }
         let (mut values, mut scales) = (Vec::new(), Vec::new());
-        self.from.split_ggml_row(blocks, &mut values, &mut scales);
+        self.from.split_ggml_row(blocks, &mut values, &mut scales).map_err(named)?;
         self.row(&values, &scales)
     }
 
