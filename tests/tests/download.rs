@@ -5,7 +5,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
-    ops::Range,
     rc::Rc,
     task::Poll,
 };
@@ -14,7 +13,7 @@ use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use openweights::weights::{
     Files,
     abort::Abort,
-    download::{Clock, Downloader, Fetch, Phase, Progress, Response},
+    download::{Clock, Downloader, Fetch, Headers, Phase, Progress, Request, Response},
     manifest::{FORMAT, FileEntry, MANIFEST, Manifest, sha256_hex},
     store::{self, Record, Storage, StoreFiles},
     store_memory::MemoryStorage,
@@ -60,8 +59,8 @@ async fn yields(mut n: usize) {
 }
 
 impl Fetch for Server {
-    fn get<'a>(&'a self, url: &'a str, range: Option<Range<u64>>) -> LocalBoxFuture<'a, Result<Response>> {
-        assert!(range.is_none() && !self.down.get(), "{url} was asked for");
+    fn get<'a>(&'a self, Request { url, range, token }: Request<'a>) -> LocalBoxFuture<'a, Result<Response>> {
+        assert!(range.is_none() && token.is_none() && !self.down.get(), "{url} was asked for");
         let path = url.strip_prefix(URL).expect(url);
         self.asked.borrow_mut().push(path.to_string());
         let fault = self.faults.borrow_mut().get_mut(path).and_then(VecDeque::pop_front);
@@ -91,7 +90,7 @@ impl Fetch for Server {
         };
         async move {
             yields(1).await;
-            Ok(Response { status, length: None, etag: None, body })
+            Ok(Response { status, headers: Headers::default(), body })
         }
         .boxed_local()
     }
@@ -338,7 +337,7 @@ fn space_is_made_by_removing_what_nobody_needs() {
         for (sha256, bytes) in digests.iter().zip([&kept, &left, &shared]) {
             let mut partial = world.storage.begin(sha256).await.unwrap();
             partial.append(bytes).await.unwrap();
-            partial.commit().await.unwrap();
+            partial.commit(sha256).await.unwrap();
         }
         let mut other = first.clone();
         other.id = "other".into();

@@ -346,16 +346,16 @@ fn a_package_on_disk_is_verified() {
     assert_eq!((a.architecture, a.parameters, a.tensors), (b.architecture, b.parameters, b.tensors));
     assert_eq!(b.files[0].sha256, a.source.unwrap().sha256.unwrap());
 
-    let shard = dir.0.join("model-00001-of-00001.safetensors");
+    let shard = dir.0.join("model-00001-of-00002.safetensors");
     let good = std::fs::read(&shard).unwrap();
     let mut wrong = good.clone();
     *wrong.last_mut().unwrap() ^= 1;
     std::fs::write(&shard, &wrong).unwrap();
-    expect(&check().err().unwrap(), "integrity", "model-00001-of-00001.safetensors");
+    expect(&check().err().unwrap(), "integrity", "model-00001-of-00002.safetensors");
     std::fs::write(&shard, &good[..good.len() - 1]).unwrap();
-    expect(&weights::open(&dir.0).err().unwrap(), "integrity", "model-00001-of-00001.safetensors");
+    expect(&weights::open(&dir.0).err().unwrap(), "integrity", "model-00001-of-00002.safetensors");
     std::fs::remove_file(&shard).unwrap();
-    expect(&weights::open(&dir.0).err().unwrap(), "not_found", "model-00001-of-00001.safetensors");
+    expect(&weights::open(&dir.0).err().unwrap(), "not_found", "model-00001-of-00002.safetensors");
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn mutated_packages_never_panic() {
     let (mut refused, rounds) = (0, 2000);
     for _ in 0..rounds {
         let mut memory = memory.clone();
-        let name = [MANIFEST, "model-00001-of-00001.safetensors", "config.json"][rng.below(3)];
+        let name = [MANIFEST, "model-00001-of-00002.safetensors", "config.json"][rng.below(3)];
         let file = memory.files.get_mut(name).unwrap();
         let at = rng.below(file.len().min(4000));
         file[at] = [b'"', b'9', b'{', 0xff, 0, rng.next() as u8][rng.below(6)];

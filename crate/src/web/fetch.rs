@@ -1,7 +1,5 @@
 //! The network in a worker: `fetch`, with the body as a stream.
 
-use std::ops::Range;
-
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use js_sys::{Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
@@ -11,7 +9,7 @@ use web_sys::{AbortController, ReadableStreamDefaultReader, RequestCache, Reques
 use super::js::{message, worker};
 use crate::{
     error::{Error, Result},
-    weights::download::{Fetch, Response},
+    weights::network::{Fetch, Headers, Request, Response},
 };
 
 /// The browser's `fetch`.
@@ -19,34 +17,44 @@ use crate::{
 pub struct BrowserFetch;
 
 impl Fetch for BrowserFetch {
-    fn get<'a>(&'a self, url: &'a str, range: Option<Range<u64>>) -> LocalBoxFuture<'a, Result<Response>> {
-        get(url, range).boxed_local()
+    fn get<'a>(&'a self, request: Request<'a>) -> LocalBoxFuture<'a, Result<Response>> {
+        get(request).boxed_local()
     }
 }
 
-async fn get(url: &str, range: Option<Range<u64>>) -> Result<Response> {
+async fn get(Request { url, range, token }: Request<'_>) -> Result<Response> {
     let transfer = Transfer(AbortController::new().map_err(|e| failed(url, &e))?);
     let init = RequestInit::new();
     init.set_signal(Some(&transfer.0.signal()));
     // The store keeps what is fetched; the HTTP cache would keep it a second time.
     init.set_cache(RequestCache::NoStore);
+    let headers = web_sys::Headers::new().map_err(|e| failed(url, &e))?;
+    let set = |name: &str, value: String| headers.set(name, &value).map_err(|e| failed(url, &e));
     if let Some(range) = range.filter(|range| !range.is_empty()) {
-        let headers = web_sys::Headers::new().map_err(|e| failed(url, &e))?;
-        headers.set("Range", &format!("bytes={}-{}", range.start, range.end - 1)).map_err(|e| failed(url, &e))?;
-        init.set_headers(&headers);
+        set("Range", format!("bytes={}-{}", range.start, range.end - 1))?;
     }
+    if let Some(token) = token {
+        // The Fetch standard drops this header when another origin is redirected to.
+        set("Authorization", format!("Bearer {token}"))?;
+    }
+    init.set_headers(&headers);
     let response = JsFuture::from(worker().fetch_with_str_and_init(url, &init)).await.map_err(|e| failed(url, &e))?;
     let response: web_sys::Response = response.unchecked_into();
     let header = |name: &str| response.headers().get(name).ok().flatten();
-    let length = header("Content-Length").and_then(|text| text.parse().ok());
-    let etag = header("ETag");
+    let headers = Headers {
+        length: header("Content-Length").and_then(|text| text.parse().ok()),
+        etag: header("ETag"),
+        content_range: header("Content-Range"),
+        linked_etag: header("X-Linked-ETag"),
+        commit: header("X-Repo-Commit"),
+    };
     let reader = response.body().map(|body| body.get_reader().unchecked_into::<ReadableStreamDefaultReader>());
     let body = Body { url: url.to_string(), reader, _transfer: transfer };
     let body = stream::unfold(body, |mut body| async move {
         let chunk = body.next().await.transpose()?;
         Some((chunk, body))
     });
-    Ok(Response { status: response.status(), length, etag, body: body.boxed_local() })
+    Ok(Response { status: response.status(), headers, body: body.boxed_local() })
 }
 
 /// A running transfer; ends when dropped, whether or not it is complete.

@@ -85,6 +85,7 @@ impl From<download::Progress> for Progress {
             phase: match progress.phase {
                 download::Phase::Manifest => "manifest",
                 download::Phase::Download => "download",
+                download::Phase::Import => "import",
             },
             loaded: progress.loaded,
             total: progress.total,

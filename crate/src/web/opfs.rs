@@ -86,8 +86,8 @@ impl Storage for Opfs {
         .boxed_local()
     }
 
-    fn begin<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
-        async move { Ok(Box::new(self.begin_file(sha256).await?) as Box<dyn Partial>) }.boxed_local()
+    fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
+        async move { Ok(Box::new(self.begin_file(name).await?) as Box<dyn Partial>) }.boxed_local()
     }
 
     fn remove_blob<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>> {
@@ -132,7 +132,7 @@ impl Storage for Opfs {
             let name = format!("{id}.json");
             let mut partial = self.begin_file(&name).await?;
             let written = match partial.write(bytes) {
-                Ok(()) => partial.finish(&self.models).await,
+                Ok(()) => partial.finish(&self.models, &name).await,
                 failed => failed,
             };
             measured(&self.storage, bytes.len(), written).await
@@ -176,19 +176,19 @@ impl OpfsPartial {
         Ok(())
     }
 
-    /// Makes it the file of its name in `folder`, at once.
-    async fn finish(&self, folder: &FileSystemDirectoryHandle) -> Result<()> {
+    /// Makes it the file `name` of `folder`, at once.
+    async fn finish(&self, folder: &FileSystemDirectoryHandle, name: &str) -> Result<()> {
         self.handle.flush().map_err(|e| failed(&self.name, &e))?;
         self.handle.close();
         if Reflect::has(&self.file, &"move".into()).unwrap_or(false) {
             let file: &MovableHandle = self.file.unchecked_ref();
-            return wait::<JsValue>(file.move_to(folder, &self.name), &self.name).await.map(drop);
+            return wait::<JsValue>(file.move_to(folder, name), name).await.map(drop);
         }
         // A writable stream writes beside the file and takes its place when closed.
         let bytes: File = wait(self.file.get_file(), &self.name).await?;
         let options = FileSystemGetFileOptions::new();
         options.set_create(true);
-        let target: FileSystemFileHandle = wait(folder.get_file_handle_with_options(&self.name, &options), &self.name).await?;
+        let target: FileSystemFileHandle = wait(folder.get_file_handle_with_options(name, &options), name).await?;
         let stream: FileSystemWritableFileStream = wait(target.create_writable(), &self.name).await?;
         wait::<JsValue>(stream.write_with_blob(&bytes).map_err(|e| failed(&self.name, &e))?, &self.name).await?;
         wait::<JsValue>(stream.close(), &self.name).await?;
@@ -205,8 +205,9 @@ impl Partial for OpfsPartial {
         .boxed_local()
     }
 
-    fn commit(self: Box<Self>) -> LocalBoxFuture<'static, Result<()>> {
-        async move { measured(&self.storage, self.written as usize, self.finish(&self.blobs).await).await }.boxed_local()
+    fn commit(self: Box<Self>, sha256: &str) -> LocalBoxFuture<'static, Result<()>> {
+        let sha256 = sha256.to_string();
+        async move { measured(&self.storage, self.written as usize, self.finish(&self.blobs, &sha256).await).await }.boxed_local()
     }
 }
 

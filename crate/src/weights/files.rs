@@ -36,8 +36,14 @@ impl Files for Memory {
 }
 
 impl Sink for Memory {
-    fn put<'a>(&'a mut self, path: &'a str, bytes: Vec<u8>) -> LocalBoxFuture<'a, Result<()>> {
-        self.files.insert(path.to_owned(), bytes);
+    fn append<'a>(&'a mut self, path: &'a str, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
+        self.files.entry(path.to_owned()).or_default().extend_from_slice(bytes);
+        async { Ok(()) }.boxed_local()
+    }
+
+    fn close<'a>(&'a mut self, path: &'a str, _sha256: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+        // A file without bytes is one too.
+        self.files.entry(path.to_owned()).or_default();
         async { Ok(()) }.boxed_local()
     }
 }
@@ -111,6 +117,8 @@ mod native {
     #[derive(Debug)]
     pub struct DirectorySink {
         root: PathBuf,
+        /// Files that are being written, under `<name>.partial`.
+        open: BTreeMap<String, File>,
     }
 
     impl DirectorySink {
@@ -124,23 +132,39 @@ mod native {
                 )));
             }
             fs::create_dir_all(&root).map_err(|e| failed(&root, e))?;
-            Ok(DirectorySink { root })
+            Ok(DirectorySink { root, open: BTreeMap::new() })
+        }
+    }
+
+    impl DirectorySink {
+        fn partial(&self, path: &str) -> PathBuf {
+            self.root.join(format!("{path}.partial"))
+        }
+
+        fn opened(&mut self, path: &str) -> io::Result<&mut File> {
+            if !self.open.contains_key(path) {
+                self.open.insert(path.to_owned(), File::create(self.partial(path))?);
+            }
+            Ok(self.open.get_mut(path).expect("just opened"))
+        }
+
+        fn finish(&mut self, path: &str) -> io::Result<()> {
+            self.opened(path)?.sync_all()?;
+            self.open.remove(path);
+            fs::rename(self.partial(path), self.root.join(path))
         }
     }
 
     impl Sink for DirectorySink {
-        fn put<'a>(&'a mut self, path: &'a str, bytes: Vec<u8>) -> LocalBoxFuture<'a, Result<()>> {
-            async move {
-                let (target, partial) = (self.root.join(path), self.root.join(format!("{path}.partial")));
-                let write = || {
-                    let mut file = File::create(&partial)?;
-                    file.write_all(&bytes)?;
-                    file.sync_all()?;
-                    fs::rename(&partial, &target)
-                };
-                write().map_err(|e| failed(&target, e))
-            }
-            .boxed_local()
+        fn append<'a>(&'a mut self, path: &'a str, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
+            let written = self.opened(path).and_then(|file| file.write_all(bytes));
+            let result = written.map_err(|e| failed(&self.partial(path), e));
+            async { result }.boxed_local()
+        }
+
+        fn close<'a>(&'a mut self, path: &'a str, _sha256: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+            let result = self.finish(path).map_err(|e| failed(&self.root.join(path), e));
+            async { result }.boxed_local()
         }
     }
 

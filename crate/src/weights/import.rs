@@ -1,6 +1,6 @@
 //! Publishers' files become packages: a GGUF in one pass from its first byte to its last, a checkpoint tensor by tensor.
 //!
-//! Memory: the header, a block of rows, and the writer's open shards. Nothing is committed here: the manifest is the last
+//! Memory: the header, and a block of rows. Nothing is committed here: the manifest is the last
 //! file that the sink gets, and it gets none if anything is wrong.
 
 use futures_util::stream::LocalBoxStream;
@@ -54,6 +54,16 @@ impl Quantize {
         }
     }
 
+    /// The name that [`Quantize::parse`] takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quantize::Q4 => "q4",
+            Quantize::Q8 => "q8",
+            Quantize::F16 => "f16",
+            Quantize::Keep => "keep",
+        }
+    }
+
     /// The format of the tensor `name`, stored as `format` now.
     fn format(self, name: &str, format: Format, shape: &[usize]) -> Format {
         let chosen = match self {
@@ -89,8 +99,8 @@ pub async fn gguf(
     let header = read_header(&mut input).await?;
     let mut llama = Llama::new(&header)?;
     // Built before the weights are read: a tokenizer that cannot be rebuilt should not cost a download.
-    let mut facts = gguf_facts(&header, options.source)?;
-    let mut writer = Writer::new(sink, targets(&header, &llama, options.quantize)?)?;
+    let facts = gguf_facts(&header, &options.source)?;
+    let mut writer = Writer::begin(sink, targets(&header, &llama, options.quantize)?, facts).await?;
     let mut index = 0;
     for tensor in &header.tensors {
         input.skip_to(tensor.offset).await?;
@@ -105,16 +115,16 @@ pub async fn gguf(
             }
         }
     }
+    let mut source = options.source;
     let sha256 = input.finish().await?;
-    match &facts.source.sha256 {
+    match &source.sha256 {
         Some(stated) if *stated != sha256 => {
             return Err(Error::Integrity(format!("the file has sha256 {sha256}, its publisher states {stated}: fetch it again")));
         }
-        stated => facts.source.publisher_digest = stated.is_some(),
+        stated => source.publisher_digest = stated.is_some(),
     }
-    facts.source.sha256 = Some(sha256);
-    facts.config = llama.config;
-    writer.finish(facts).await
+    source.sha256 = Some(sha256);
+    writer.finish(&llama.config, source).await
 }
 
 /// What the header of a GGUF file says: configuration, card with counts, and the tensors as they would be kept.
@@ -139,15 +149,14 @@ async fn read_header(input: &mut Input<'_>) -> Result<Header> {
     }
 }
 
-fn gguf_facts(header: &Header, source: Source) -> Result<Facts> {
+fn gguf_facts(header: &Header, source: &Source) -> Result<Facts> {
     let metadata = &header.metadata;
     let mut facts = Facts { generation_config: gguf::llama::generation_config(metadata)?, ..Facts::default() };
     if metadata.string("tokenizer.ggml.model")?.is_some() {
         let (tokenizer, config) = gguf_tokenizer::build(metadata)?;
         (facts.tokenizer, facts.tokenizer_config) = (Some(tokenizer), config);
     }
-    facts.card = with_origin(Card::from_gguf(metadata), &source);
-    facts.source = source;
+    facts.card = with_origin(Card::from_gguf(metadata), source);
     Ok(facts)
 }
 
@@ -224,7 +233,13 @@ pub async fn checkpoint(
         format: options.quantize.format(name, info.format, &info.shape),
         shape: info.shape.clone(),
     };
-    let mut writer = Writer::new(sink, checkpoint.tensors.iter().map(target).collect())?;
+    let facts = Facts {
+        generation_config: checkpoint.generation_config.clone(),
+        tokenizer: checkpoint.tokenizer.clone(),
+        tokenizer_config: checkpoint.tokenizer_config.clone(),
+        card: with_origin(checkpoint.card.clone(), &options.source),
+    };
+    let mut writer = Writer::begin(sink, checkpoint.tensors.iter().map(target).collect(), facts).await?;
     let (mut done, total) = (0, checkpoint.tensors.values().flat_map(|t| t.values.iter().chain(&t.scales)).map(|p| p.len).sum());
     for (index, info) in checkpoint.tensors.values().enumerate() {
         let mut repack = Repack::new(&writer.targets()[index], info.format);
@@ -240,13 +255,5 @@ pub async fn checkpoint(
             progress(done, total);
         }
     }
-    let facts = Facts {
-        config: checkpoint.config.clone(),
-        generation_config: checkpoint.generation_config.clone(),
-        tokenizer: checkpoint.tokenizer.clone(),
-        tokenizer_config: checkpoint.tokenizer_config.clone(),
-        card: with_origin(checkpoint.card.clone(), &options.source),
-        source: options.source,
-    };
-    writer.finish(facts).await
+    writer.finish(&checkpoint.config, options.source).await
 }

@@ -49,7 +49,6 @@ pub(super) struct Piece {
     pub shard: usize,
     /// First byte within the shard's file.
     pub offset: usize,
-    last_row: usize,
     dtype: Dtype,
     shape: Vec<usize>,
 }
@@ -141,7 +140,6 @@ fn split(tensor: &Target, plane: Plane) -> Result<Vec<Piece>> {
             len: rows_here * row_bytes,
             shard: 0,
             offset: 0,
-            last_row: first + rows_here,
             dtype,
             shape: if float && count == 1 { tensor.shape.clone() } else { vec![rows_here, columns] },
         }
@@ -149,25 +147,26 @@ fn split(tensor: &Target, plane: Plane) -> Result<Vec<Piece>> {
     Ok((0..rows).step_by(step).enumerate().map(piece).collect())
 }
 
-/// Fills shards in the order in which pieces become complete. Pieces begin at multiples of 4 bytes, so one of odd length
-/// (scales, rarely) ends its shard.
+/// Fills shards. Values and scales of a tensor grow side by side, so each plane has shards of its own: two shards grow at a
+/// time, each from its first byte to its last, and none has to be held in memory. Pieces begin at multiples of 4 bytes, so
+/// one of odd length (scales, rarely) ends its shard.
 fn place(pieces: &mut [[Vec<Piece>; 2]]) -> Result<Vec<Shard>> {
     let mut shards: Vec<Vec<&mut Piece>> = Vec::new();
-    let (mut size, mut full) = (0, true);
+    // The shard that grows, and how many bytes it may still take; by plane.
+    let mut growing = [(0, 0); 2];
     for tensor in pieces {
-        let mut order: Vec<&mut Piece> = tensor.iter_mut().flatten().collect();
-        order.sort_by_key(|p| p.last_row);
-        for piece in order {
-            // The header needs the name and about 100 bytes a piece.
-            let bytes = piece.len + piece.name.len() + 200;
-            if full || size + bytes > MAX_SHARD - 1024 {
-                shards.push(Vec::new());
-                size = 0;
+        for (pieces, (shard, room)) in tensor.iter_mut().zip(&mut growing) {
+            for piece in pieces {
+                // The header needs the name and about 100 bytes a piece.
+                let bytes = piece.len + piece.name.len() + 200;
+                if bytes > *room {
+                    shards.push(Vec::new());
+                    (*shard, *room) = (shards.len() - 1, MAX_SHARD - 1024);
+                }
+                *room = if piece.len % 4 == 0 { *room - bytes } else { 0 };
+                piece.shard = *shard;
+                shards[*shard].push(piece);
             }
-            size += bytes;
-            full = piece.len % 4 != 0;
-            piece.shard = shards.len() - 1;
-            shards.last_mut().expect("pushed above").push(piece);
         }
     }
     shards.into_iter().map(shard).collect()

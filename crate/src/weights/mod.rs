@@ -22,10 +22,14 @@ pub mod gguf;
 pub mod import;
 pub mod layout;
 pub mod manifest;
+pub mod network;
 #[cfg(not(target_arch = "wasm32"))]
 mod open;
 pub mod package;
+pub mod progress;
+pub mod remote;
 pub mod safetensors;
+pub mod source;
 pub mod store;
 pub mod store_memory;
 pub mod writer;
@@ -39,10 +43,12 @@ pub trait Files {
     fn read<'a>(&'a self, file: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
 }
 
-/// Where a package is written to, file by file; the manifest comes last.
+/// Where a package is written to, each file from its first byte to its last; the manifest comes last.
 pub trait Sink {
-    /// Stores `bytes` as the whole file `path`.
-    fn put<'a>(&'a mut self, path: &'a str, bytes: Vec<u8>) -> LocalBoxFuture<'a, Result<()>>;
+    /// Adds `bytes` at the end of the file `path`, which begins empty. Two files grow at a time, at most.
+    fn append<'a>(&'a mut self, path: &'a str, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>>;
+    /// The file `path` is whole, and this is its digest.
+    fn close<'a>(&'a mut self, path: &'a str, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>>;
 }
 
 /// A consecutive piece of a plane: whole rows.

@@ -1,7 +1,7 @@
 //! The store: packages kept by content, so that a file is there once and only if it is right.
 //!
-//! `blobs/<sha256>` are verified files, `models/<id>.json` say which of them make a model, `partial/<sha256>` are files on
-//! their way. A file becomes a blob in one step after its digest matched; a model's record is written last. So what a
+//! `blobs/<sha256>` are verified files, `models/<id>.json` say which of them make a model, `partial/` holds files on their
+//! way. A file becomes a blob in one step after its digest matched; a model's record is written last. So what a
 //! crash leaves behind is never mistaken for a model.
 
 use std::{collections::BTreeSet, rc::Rc};
@@ -22,8 +22,8 @@ pub trait Storage {
     fn blob_size<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Option<u64>>>;
     /// Bytes `offset .. offset + len` of a blob; fewer is an `integrity` error.
     fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
-    /// Begins `partial/<sha256>`, empty, for one writer at a time.
-    fn begin<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>>;
+    /// Begins `partial/<name>`, empty, for one writer at a time. A download names it by its digest.
+    fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>>;
     /// Removes a blob, if it is there.
     fn remove_blob<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>>;
     /// Digests of all blobs.
@@ -46,8 +46,8 @@ pub trait Storage {
 pub trait Partial {
     /// Adds bytes at the end. Storage that is full is a `quota` error.
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>>;
-    /// Makes it the blob of its name, at once. The caller has checked size and digest.
-    fn commit(self: Box<Self>) -> LocalBoxFuture<'static, Result<()>>;
+    /// Makes it the blob `sha256`, at once. The caller has computed the digest.
+    fn commit(self: Box<Self>, sha256: &str) -> LocalBoxFuture<'static, Result<()>>;
 }
 
 /// What storage holds and may hold, in bytes, as the browser estimates it. Their difference can be relied on; `used` alone
@@ -72,7 +72,7 @@ impl Usage {
 pub struct Record {
     /// Its id in the store.
     pub id: String,
-    /// The package's address.
+    /// The address of the package, or of what it was imported from.
     pub url: String,
     /// Its manifest.
     pub manifest: Manifest,
@@ -97,6 +97,12 @@ pub async fn find_complete(storage: &dyn Storage, id: &str) -> Result<Option<Rec
         Some(record) if is_complete(storage, &record.manifest).await? => Ok(Some(record)),
         _ => Ok(None),
     }
+}
+
+/// Writes a model's record: from here on it counts as stored.
+pub async fn write(storage: &dyn Storage, record: &Record) -> Result<()> {
+    let bytes = serde_json::to_vec(record).map_err(|e| Error::Storage(format!("cannot write the model's record: {e}")))?;
+    storage.write_record(&record.id, &bytes).await
 }
 
 /// All models, also those of which files have gone missing.
@@ -147,6 +153,21 @@ pub async fn clean(storage: &dyn Storage, wanted: impl Fn(&str) -> bool) -> Resu
         }
     }
     Ok(())
+}
+
+/// Makes sure that `needed` bytes fit for the model `id`. Where they do not, removes what neither a model nor this load
+/// needs: files of downloads that were given up, and of this model as it was published before; not the `wanted` digests.
+pub async fn make_room(storage: &dyn Storage, id: &str, needed: u64, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    if storage.usage().await?.available().is_none_or(|available| available >= needed) {
+        return Ok(());
+    }
+    // A record of this id is not whole, or nothing would be loaded: what it alone names may go.
+    storage.remove_record(id).await?;
+    clean(storage, wanted).await?;
+    match storage.usage().await?.available() {
+        Some(available) if available < needed => Err(Error::Quota { needed, available }),
+        _ => Ok(()),
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<Record> {

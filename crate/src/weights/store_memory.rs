@@ -74,12 +74,12 @@ impl Storage for MemoryStorage {
         }))
     }
 
-    fn begin<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
-        if !self.0.writing.borrow_mut().insert(sha256.to_string()) {
-            return now(Err(Error::Storage(format!("partial/{sha256} is being written already"))));
+    fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
+        if !self.0.writing.borrow_mut().insert(name.to_string()) {
+            return now(Err(Error::Storage(format!("partial/{name} is being written already"))));
         }
-        self.0.partial.borrow_mut().insert(sha256.to_string(), Vec::new());
-        now(Ok(Box::new(MemoryPartial { contents: self.0.clone(), sha256: sha256.to_string() }) as Box<dyn Partial>))
+        self.0.partial.borrow_mut().insert(name.to_string(), Vec::new());
+        now(Ok(Box::new(MemoryPartial { contents: self.0.clone(), name: name.to_string() }) as Box<dyn Partial>))
     }
 
     fn remove_blob<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>> {
@@ -123,25 +123,25 @@ impl Storage for MemoryStorage {
 
 struct MemoryPartial {
     contents: Rc<Contents>,
-    sha256: String,
+    name: String,
 }
 
 impl Partial for MemoryPartial {
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
         now(self.contents.reserve(bytes.len()).map(|()| {
-            self.contents.partial.borrow_mut().entry(self.sha256.clone()).or_default().extend_from_slice(bytes);
+            self.contents.partial.borrow_mut().entry(self.name.clone()).or_default().extend_from_slice(bytes);
         }))
     }
 
-    fn commit(self: Box<Self>) -> LocalBoxFuture<'static, Result<()>> {
-        let bytes = self.contents.partial.borrow_mut().remove(&self.sha256).unwrap_or_default();
-        self.contents.blobs.borrow_mut().insert(self.sha256.clone(), bytes);
+    fn commit(self: Box<Self>, sha256: &str) -> LocalBoxFuture<'static, Result<()>> {
+        let bytes = self.contents.partial.borrow_mut().remove(&self.name).unwrap_or_default();
+        self.contents.blobs.borrow_mut().insert(sha256.to_string(), bytes);
         now(Ok(()))
     }
 }
 
 impl Drop for MemoryPartial {
     fn drop(&mut self) {
-        self.contents.writing.borrow_mut().remove(&self.sha256);
+        self.contents.writing.borrow_mut().remove(&self.name);
     }
 }

@@ -1,0 +1,246 @@
+//! The network and time as the policies here see them, and patience with both.
+
+use std::{future::Future, ops::Range, pin::pin};
+
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{Either, LocalBoxFuture, select},
+    stream::LocalBoxStream,
+};
+
+use super::abort::Abort;
+use crate::error::{Error, Result};
+
+/// Attempts while the server is unwell or the connection breaks.
+pub(super) const ATTEMPTS: u32 = 4;
+/// Wait before the second attempt; doubled before each further one.
+pub(super) const BACK_OFF_MS: f64 = 500.0;
+/// A connection without a byte for this long counts as broken.
+const STALL_MS: f64 = 30_000.0;
+
+/// Bytes as they come.
+pub type ByteStream<'a> = LocalBoxStream<'a, Result<Vec<u8>>>;
+
+/// The network.
+pub trait Fetch {
+    /// Asks for an address, or for a range of its bytes. A server's answer of any status is a response; a connection that
+    /// fails is a `network` error, or `offline` where that is known. Dropping the response ends the transfer. A redirect to
+    /// another host must not carry the token along.
+    fn get<'a>(&'a self, request: Request<'a>) -> LocalBoxFuture<'a, Result<Response>>;
+}
+
+/// A question to a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The address.
+    pub url: &'a str,
+    /// Which bytes; all of them where there is none.
+    pub range: Option<Range<u64>>,
+    /// For the header `Authorization: Bearer`.
+    pub token: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// All bytes at `url`.
+    pub fn new(url: &'a str) -> Request<'a> {
+        Request { url, ..Request::default() }
+    }
+}
+
+/// A server's answer.
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// What its headers say.
+    pub headers: Headers,
+    /// The body as it comes; a broken connection is a `network` error.
+    pub body: ByteStream<'static>,
+}
+
+/// The headers that matter here; a browser hides most of those of other origins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// `Content-Length`: of the transfer, which may be compressed.
+    pub length: Option<u64>,
+    /// `ETag`.
+    pub etag: Option<String>,
+    /// `Content-Range`.
+    pub content_range: Option<String>,
+    /// A hub's `X-Linked-ETag`: the SHA-256 of a large file.
+    pub linked_etag: Option<String>,
+    /// A hub's `X-Repo-Commit`: the revision that was served.
+    pub commit: Option<String>,
+}
+
+impl Headers {
+    /// First byte and size of the whole, from `bytes 0-99/1234`.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        let (range, total) = self.content_range.as_deref()?.strip_prefix("bytes ")?.split_once('/')?;
+        Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
+    }
+}
+
+/// Gives a hub its token, and nobody else.
+pub struct Authorized<'a> {
+    /// Who asks.
+    pub fetch: &'a dyn Fetch,
+    /// The hub's [`origin`].
+    pub origin: String,
+    /// The person's token.
+    pub token: Option<String>,
+}
+
+impl Fetch for Authorized<'_> {
+    fn get<'a>(&'a self, request: Request<'a>) -> LocalBoxFuture<'a, Result<Response>> {
+        let token = self.token.as_deref().filter(|_| origin(request.url) == Some(&self.origin));
+        self.fetch.get(Request { token, ..request })
+    }
+}
+
+/// Scheme and host of an address: `https://host:port`.
+pub fn origin(url: &str) -> Option<&str> {
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let end = host.find(['/', '?', '#', '\\']).unwrap_or(host.len());
+    Some(&url[..url.len() - host.len() + end])
+}
+
+/// Time, so that tests need none.
+pub trait Clock {
+    /// Milliseconds since any fixed moment.
+    fn now_ms(&self) -> f64;
+    /// Waits.
+    fn sleep(&self, ms: f64) -> LocalBoxFuture<'_, ()>;
+}
+
+/// A failed attempt, and whether another may help.
+pub(super) struct Failed {
+    pub error: Error,
+    pub again: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let again = matches!(error, Error::Network(_));
+        Self { error, again }
+    }
+}
+
+/// The start of a small file, and what the server said of it.
+pub(super) struct Start {
+    pub bytes: Vec<u8>,
+    /// Whether that is all of it.
+    pub whole: bool,
+}
+
+/// The network, with time and the wish to stop.
+#[derive(Clone, Copy)]
+pub struct Network<'a> {
+    /// Where bytes come from.
+    pub fetch: &'a dyn Fetch,
+    /// For back-off and stalls.
+    pub clock: &'a dyn Clock,
+    /// The caller's wish to stop.
+    pub abort: &'a Abort,
+}
+
+impl Network<'_> {
+    /// The small file at `url`; none if there is none. One of more than `most` bytes is refused.
+    pub(super) async fn read(&self, url: &str, most: usize) -> Result<Option<Vec<u8>>> {
+        match self.start(url, most).await? {
+            Some(Start { whole: false, .. }) => Err(Error::InvalidFile(format!("{url} is longer than {most} bytes"))),
+            start => Ok(start.map(|start| start.bytes)),
+        }
+    }
+
+    /// The file at `url`, or its first `most` bytes; none if there is none.
+    pub(super) async fn start(&self, url: &str, most: usize) -> Result<Option<Start>> {
+        let attempt = async || match self.answer(Request::new(url)).await {
+            Ok(response) => self.body(url, response, most).await.map(Some),
+            Err(Failed { error: Error::NotFound(_), .. }) => Ok(None),
+            Err(failed) => Err(failed),
+        };
+        self.persistently(attempt).await
+    }
+
+    async fn body(&self, url: &str, mut response: Response, most: usize) -> Result<Start, Failed> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.patiently(url, response.body.next()).await? {
+            bytes.extend_from_slice(&chunk?);
+            if bytes.len() > most {
+                bytes.truncate(most);
+                return Ok(Start { bytes, whole: false });
+            }
+        }
+        Ok(Start { bytes, whole: true })
+    }
+
+    /// Asks, and reads the status: a response has status 200 or 206.
+    pub(super) async fn answer(&self, request: Request<'_>) -> Result<Response, Failed> {
+        let url = request.url;
+        let response = self.patiently(url, self.fetch.get(request)).await??;
+        match response.status {
+            200 | 206 => Ok(response),
+            404 | 410 => Err(Error::NotFound(url.to_string()).into()),
+            status => {
+                let hint = match status {
+                    401 | 403 => ": it asks who you are; a hub's gated or private models need a token and, some, their terms accepted",
+                    _ => "",
+                };
+                let error = Error::Network(format!("{url}: the server answered with status {status}{hint}"));
+                Err(Failed { error, again: matches!(status, 408 | 429 | 500..=599) })
+            }
+        }
+    }
+
+    /// Repeats `attempt` while that may help, waiting longer each time.
+    pub(super) async fn persistently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failed>) -> Result<T> {
+        let mut wait = BACK_OFF_MS;
+        for _ in 1..ATTEMPTS {
+            match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(failed) if !failed.again => return Err(failed.error),
+                Err(_) => self.sleep(wait).await?,
+            }
+            wait *= 2.0;
+        }
+        attempt().await.map_err(|failed| failed.error)
+    }
+
+    pub(super) async fn sleep(&self, ms: f64) -> Result<()> {
+        self.abort.or(self.clock.sleep(ms).map(Ok)).await
+    }
+
+    /// What `work` gives, unless it takes too long or the caller wants to stop.
+    pub(super) async fn patiently<T>(&self, url: &str, work: impl Future<Output = T>) -> Result<T> {
+        let (work, stall) = (pin!(work), self.clock.sleep(STALL_MS));
+        let first = select(work, stall).map(|first| match first {
+            Either::Left((done, _)) => Ok(done),
+            Either::Right(_) => Err(Error::Network(format!("{url}: nothing came for {} s", STALL_MS / 1000.0))),
+        });
+        self.abort.or(first).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_scheme_and_host() {
+        assert_eq!(origin("https://hub.example/a/b"), Some("https://hub.example"));
+        assert_eq!(origin("http://127.0.0.1:80?x"), Some("http://127.0.0.1:80"));
+        assert_eq!(origin("https://hub.example.evil/"), Some("https://hub.example.evil"));
+        // A browser reads what is before the @ as a name, and a backslash as a slash.
+        assert_ne!(origin("https://hub.example@evil/"), Some("https://hub.example"));
+        assert_eq!(origin("https://evil\\@hub.example/"), Some("https://evil"));
+        assert_eq!(origin("file:x"), None);
+    }
+
+    #[test]
+    fn a_range_has_its_start_and_the_size_of_the_whole() {
+        let range = |text: &str| Headers { content_range: Some(text.into()), ..Headers::default() }.range();
+        assert_eq!(range("bytes 5-9/20"), Some((5, 20)));
+        assert_eq!(range("bytes */20"), None);
+        assert_eq!(range("bytes 0-9/*"), None);
+    }
+}
