@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod classic;
+pub mod short_conv;
 
 use crate::{
     backend::{Activation, Attention, Backend, Cache, Rope, Tensor, Weight},
@@ -151,6 +152,11 @@ impl SelfAttention {
         SelfAttention { qkv, out, norms: None, rope, spec, cache }
     }
 
+    /// With norms of each query and key.
+    pub fn normed(self, norms: [RmsNorm; 2]) -> SelfAttention {
+        SelfAttention { norms: Some(norms), ..self }
+    }
+
     /// `residual + attention(x)`.
     pub fn add_to(&self, b: &mut dyn Backend, x: Tensor, residual: Tensor) -> Tensor {
         let y = self.mix(b, None, x);
@@ -214,6 +220,11 @@ impl GatedMlp {
         };
         let down = Linear::load(loader, &name("down"), hidden, intermediate, bias).await?;
         Ok(GatedMlp { gate_up, down, activation })
+    }
+
+    /// From maps that are loaded; `gate_up` gives `gate | up`.
+    pub fn new(gate_up: Linear, down: Linear, activation: Activation) -> GatedMlp {
+        GatedMlp { gate_up, down, activation }
     }
 
     /// The gated values, before the down map.

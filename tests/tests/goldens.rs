@@ -1,7 +1,13 @@
 //! Tiny models of every architecture against transformers' logits, on every backend: the prompt at once, token by token, and
 //! in both spellings of the configuration.
 
-use openweights::{backend::Backend, weights};
+use openweights::{
+    backend::{
+        Backend,
+        gpu::{Gpu, GpuOptions},
+    },
+    weights,
+};
 use openweights_tests::{fixture, gpu, greedy, ids, json, largest_difference, load_for, logits, reference};
 use serde_json::Value;
 
@@ -69,6 +75,7 @@ goldens!(
     gpt2,
     gpt_neox_pythia,
     granite,
+    lfm2_conv,
     llama3_rope_tied,
     llama_bf16,
     llama_bias_headdim,
@@ -88,6 +95,32 @@ goldens!(
     qwen3,
     smollm3_nope,
 );
+
+/// A convolution's state keeps few rows: a conversation may go on, be cut by a little, or by more than the state holds, with
+/// steps ahead of a stop in flight, and each answer is that of a fresh session.
+fn rewound(backend: fn() -> Box<dyn Backend>) {
+    let golden = json("tiny/lfm2_conv/golden.json");
+    let (prompt, ids) = (ids(&golden["input_ids"]), ids(&golden["greedy_ids"]));
+    let checkpoint = weights::open(&fixture("tiny/lfm2_conv")).expect("the checkpoint opens");
+    let load = || load_for(&checkpoint, backend(), None).expect("the model loads");
+    let all: Vec<u32> = prompt.iter().chain(&ids).copied().collect();
+    let mut model = load();
+    for (length, tokens) in [(24, 16), (24, 3), (27, 13), (28, 1), (36, 4), (40, 5), (40, 2), (35, 5), (7, 4), (10, 30)] {
+        let expected = greedy(&mut load(), &all[..length], tokens);
+        assert_eq!(greedy(&mut model, &all[..length], tokens), expected, "{tokens} tokens after {length}");
+    }
+}
+
+#[test]
+fn a_convolution_follows_a_rewound_conversation() {
+    rewound(reference);
+    rewound(gpu);
+    // As on a real GPU: three steps in flight.
+    rewound(|| {
+        let options = GpuOptions { software: Some(false), ..GpuOptions::default() };
+        Box::new(pollster::block_on(Gpu::new(options)).expect("an adapter"))
+    });
+}
 
 #[test]
 fn the_readme_lists_the_architectures() {

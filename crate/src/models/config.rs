@@ -85,15 +85,21 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Sizes; `head_dim` defaults to `hidden / heads`.
-    pub fn sizes(self) -> Result<Sizes> {
-        let (hidden, heads) = (self.size("hidden_size")?, self.size("num_attention_heads")?);
+    /// The heads of a residual stream `hidden` wide; `head_dim` defaults to `hidden / heads`.
+    pub fn attention(self, hidden: usize) -> Result<Attention> {
+        let heads = self.size("num_attention_heads")?;
         let kv_heads = self.size_or_none("num_key_value_heads")?.unwrap_or(heads);
         let head_dim = self.size_or_none("head_dim")?.unwrap_or(hidden / heads);
         if head_dim == 0 || head_dim > 1024 || heads > 1024 || !heads.is_multiple_of(kv_heads) {
             let message = format!("config.json: {heads} heads, {kv_heads} key/value heads, {head_dim} elements a head");
             return Err(Error::InvalidFile(message));
         }
+        Ok(Attention::new(heads, kv_heads, head_dim))
+    }
+
+    /// Sizes.
+    pub fn sizes(self) -> Result<Sizes> {
+        let hidden = self.size("hidden_size")?;
         Ok(Sizes {
             hidden,
             intermediate: self.size("intermediate_size")?,
@@ -101,7 +107,7 @@ impl<'a> Config<'a> {
             vocab: self.size("vocab_size")?,
             context: self.size("max_position_embeddings")?,
             eps: self.need_number("rms_norm_eps")? as f32,
-            attention: Attention::new(heads, kv_heads, head_dim),
+            attention: self.attention(hidden)?,
         })
     }
 

@@ -15,6 +15,7 @@ mod gemma3;
 mod gpt2;
 mod gpt_neox;
 mod granite;
+mod lfm2;
 mod llama;
 mod longrope;
 mod mistral;
@@ -79,6 +80,7 @@ registry! {
     "gpt2" => gpt2,
     "gpt_neox" => gpt_neox,
     "granite" => granite,
+    "lfm2" => lfm2,
     "llama" => llama,
     "mistral" => mistral,
     "olmo2" => olmo2,

@@ -127,6 +127,13 @@ impl<'a> Loader<'a> {
         self.vectors(&[(name, len)], offset).await
     }
 
+    /// All elements of the tensor `name` of this shape, in order, as one vector of f32.
+    pub async fn flat(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
+        let mut data = Vec::new();
+        self.collect(name, shape, 0.0, &mut data).await?;
+        self.new_vector(&data)
+    }
+
     /// Elements of the vector `name` in another order: these ranges one after the other.
     pub async fn reordered_vector(&mut self, name: &str, len: usize, order: &[Range<usize>]) -> Result<Weight> {
         let tensor = self.expect(name, &[len])?;
@@ -146,15 +153,20 @@ impl<'a> Loader<'a> {
     async fn vectors(&mut self, names: &[(&str, usize)], offset: f32) -> Result<Weight> {
         let mut data = Vec::new();
         for (name, len) in names {
-            let tensor = self.expect(name, &[*len])?;
-            if tensor.format.is_quantised() {
-                return Err(Error::UnsupportedFormat(format!("tensor {name:?} is a vector and quantised as {}", tensor.format.name())));
-            }
-            if self.backend.is_some() {
-                data.extend(self.floats(tensor).await?.into_iter().map(|v| v + offset));
-            }
+            self.collect(name, &[*len], offset, &mut data).await?;
         }
         self.new_vector(&data)
+    }
+
+    async fn collect(&mut self, name: &str, shape: &[usize], offset: f32, data: &mut Vec<f32>) -> Result<()> {
+        let tensor = self.expect(name, shape)?;
+        if tensor.format.is_quantised() {
+            return Err(Error::UnsupportedFormat(format!("tensor {name:?} is a vector and quantised as {}", tensor.format.name())));
+        }
+        if self.backend.is_some() {
+            data.extend(self.floats(tensor).await?.into_iter().map(|v| v + offset));
+        }
+        Ok(())
     }
 
     fn new_vector(&mut self, data: &[f32]) -> Result<Weight> {
