@@ -1,5 +1,6 @@
 //! Tests on every backend.
 
+pub mod converter;
 pub mod gguf_writer;
 pub mod rng;
 

@@ -16,8 +16,11 @@ use crate::{
     weights::loader::Loader,
 };
 
-/// `prefix.weight` as `[cols, out]`, and `prefix.bias`.
-async fn conv1d(loader: &mut Loader<'_>, prefix: &str, out: usize, cols: usize) -> Result<Linear> {
+/// `prefix.weight` as `[cols, out]`, or as `[out, cols]` where it comes from a GGUF file; and `prefix.bias`.
+async fn conv1d(loader: &mut Loader<'_>, prefix: &str, out: usize, cols: usize, transposed: bool) -> Result<Linear> {
+    if !transposed {
+        return Linear::load(loader, prefix, out, cols, true).await;
+    }
     let weight = loader.transposed(&format!("{prefix}.weight"), out, cols).await?;
     Ok(Linear::new(weight, Some(loader.vector(&format!("{prefix}.bias"), out, 0.0).await?)))
 }
@@ -27,7 +30,7 @@ pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Classic
     for (key, value) in [("add_cross_attention", false), ("scale_attn_by_inverse_layer_idx", false), ("scale_attn_weights", true)] {
         config.only(key, &json!(value))?;
     }
-    config.only("tie_word_embeddings", &json!(true))?;
+    let transposed = config.flag("transposed_weights", true)?;
     let (hidden, heads, vocab) = (config.size("n_embd")?, config.size("n_head")?, config.size("vocab_size")?);
     let inner = config.size_or_none("n_inner")?.unwrap_or(4 * hidden);
     let (context, eps) = (config.size("n_positions")?, config.need_number("layer_norm_epsilon")? as f32);
@@ -42,18 +45,22 @@ pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Classic
         for mask in ["attn.bias", "attn.masked_bias"] {
             loader.ignore(&name(mask));
         }
-        let qkv = conv1d(loader, &name("attn.c_attn"), 3 * hidden, hidden).await?;
-        let out = conv1d(loader, &name("attn.c_proj"), hidden, hidden).await?;
+        let qkv = conv1d(loader, &name("attn.c_attn"), 3 * hidden, hidden, transposed).await?;
+        let out = conv1d(loader, &name("attn.c_proj"), hidden, hidden, transposed).await?;
         blocks.push(ClassicBlock {
             attention_norm: LayerNorm::load(loader, &name("ln_1"), hidden, eps).await?,
             attention: SelfAttention::new(qkv, out, attention, None, Cache(i as u32)),
             mlp_norm: Some(LayerNorm::load(loader, &name("ln_2"), hidden, eps).await?),
-            up: conv1d(loader, &name("mlp.c_fc"), inner, hidden).await?,
+            up: conv1d(loader, &name("mlp.c_fc"), inner, hidden, transposed).await?,
             activation,
-            down: conv1d(loader, &name("mlp.c_proj"), hidden, inner).await?,
+            down: conv1d(loader, &name("mlp.c_proj"), hidden, inner, transposed).await?,
             parallel: false,
         });
     }
     let norm = LayerNorm::load(loader, &format!("{root}ln_f"), hidden, eps).await?;
-    Ok(Classic { embed, positions, blocks, norm, head: Linear::tied(embed), vocab, context })
+    let head = match config.flag("tie_word_embeddings", true)? {
+        true => Linear::tied(embed),
+        false => Linear::load(loader, "lm_head", vocab, hidden, false).await?,
+    };
+    Ok(Classic { embed, positions, blocks, norm, head, vocab, context })
 }

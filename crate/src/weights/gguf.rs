@@ -1,4 +1,4 @@
-//! GGUF: the header of a file (metadata and tensor table), read from its first bytes.
+//! GGUF: the header of a file (metadata and tensor table), read from its first bytes; [`model`] says what it is in transformers' terms.
 //!
 //! Layout, all little-endian: `GGUF`, version u32, tensor count u64, metadata count u64; metadata entries (key, value type,
 //! value); tensor entries (name, dimension count, dimensions with the fastest first, type, offset); padding to
@@ -7,12 +7,19 @@
 
 use std::collections::HashSet;
 
+pub mod architecture;
 mod cursor;
-pub mod llama;
+mod families;
+pub mod file;
+pub mod generation;
 mod metadata;
+pub mod model;
+pub mod order;
+mod rope;
 
 use cursor::{Cursor, Stop};
 pub use metadata::{Metadata, Value};
+pub use model::Model;
 
 use super::manifest::check_shape;
 use crate::{

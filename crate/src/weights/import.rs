@@ -9,11 +9,11 @@ mod input;
 mod rows;
 
 use input::Input;
-use rows::{Repack, unpermute};
+use rows::Repack;
 
 use super::{
     Checkpoint, Sink, TensorInfo,
-    gguf::{self, Header, Parsed, Tensor, llama::Llama},
+    gguf::{self, Header, Model, Parsed, Tensor, model::Conversion},
     layout::Target,
     manifest::{Manifest, Source},
     writer::{Facts, Writer},
@@ -97,21 +97,21 @@ pub async fn gguf(
 ) -> Result<Manifest> {
     let mut input = Input::new(stream, len, progress);
     let header = read_header(&mut input).await?;
-    let mut llama = Llama::new(&header)?;
+    let mut model = Model::new(&header)?;
     // Built before the weights are read: a tokenizer that cannot be rebuilt should not cost a download.
     let facts = gguf_facts(&header, &options.source)?;
-    let mut writer = Writer::begin(sink, targets(&header, &llama, options.quantize)?, facts).await?;
+    let mut writer = Writer::begin(sink, targets(&header, &model, options.quantize)?, facts).await?;
     let mut index = 0;
     for tensor in &header.tensors {
         input.skip_to(tensor.offset).await?;
-        match llama.rename(tensor)?.map(|r| r.interleaved) {
-            Some(interleaved) => {
-                write_tensor(&mut input, tensor, interleaved, &mut writer, index).await?;
-                index += 1;
+        match model.conversion(tensor)? {
+            Some(conversion) => {
+                write_tensor(&mut input, tensor, conversion, &mut writer, index).await?;
+                index += conversion.targets.len();
             }
             None => {
                 let factors = read_floats(&mut input, tensor).await?;
-                llama.set_rope_factors(&factors)?;
+                model.set_rope_factors(&tensor.name, &factors)?;
             }
         }
     }
@@ -124,17 +124,17 @@ pub async fn gguf(
         stated => source.publisher_digest = stated.is_some(),
     }
     source.sha256 = Some(sha256);
-    writer.finish(&llama.config, source).await
+    writer.finish(&model.config, source).await
 }
 
 /// What the header of a GGUF file says: configuration, card with counts, and the tensors as they would be kept.
 pub async fn inspect_gguf(stream: LocalBoxStream<'_, Result<Vec<u8>>>, len: u64) -> Result<(serde_json::Value, Card, Vec<Target>)> {
     let header = read_header(&mut Input::new(stream, len, &mut |_, _| {})).await?;
-    let llama = Llama::new(&header)?;
-    let targets = targets(&header, &llama, Quantize::Keep)?;
+    let model = Model::new(&header)?;
+    let targets = targets(&header, &model, Quantize::Keep)?;
     let mut card = Card::from_gguf(&header.metadata);
     card.count(targets.iter().map(|t| (t.format, t.shape.as_slice())), header.tensors.iter().map(|t| t.len).sum());
-    Ok((llama.config, card, targets))
+    Ok((model.config, card, targets))
 }
 
 async fn read_header(input: &mut Input<'_>) -> Result<Header> {
@@ -151,7 +151,7 @@ async fn read_header(input: &mut Input<'_>) -> Result<Header> {
 
 fn gguf_facts(header: &Header, source: &Source) -> Result<Facts> {
     let metadata = &header.metadata;
-    let mut facts = Facts { generation_config: gguf::llama::generation_config(metadata)?, ..Facts::default() };
+    let mut facts = Facts { generation_config: gguf::generation::config(metadata)?, ..Facts::default() };
     if metadata.string("tokenizer.ggml.model")?.is_some() {
         let (tokenizer, config) = gguf_tokenizer::build(metadata)?;
         (facts.tokenizer, facts.tokenizer_config) = (Some(tokenizer), config);
@@ -168,45 +168,45 @@ fn with_origin(mut card: Card, source: &Source) -> Card {
     card
 }
 
-fn targets(header: &Header, llama: &Llama, quantize: Quantize) -> Result<Vec<Target>> {
+fn targets(header: &Header, model: &Model, quantize: Quantize) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
     for tensor in &header.tensors {
-        if let Some(rename) = llama.rename(tensor)? {
-            let format = quantize.format(&rename.name, tensor.format, &tensor.shape);
-            targets.push(Target { name: rename.name.clone(), format, shape: tensor.shape.clone() });
+        for (name, shape) in model.conversion(tensor)?.map_or(&[][..], |c| &c.targets) {
+            targets.push(Target { name: name.clone(), format: quantize.format(name, tensor.format, shape), shape: shape.clone() });
         }
     }
     Ok(targets)
 }
 
-/// Reads a tensor in blocks of whole rows (whole heads, where these are interleaved) and writes it as target `index`.
+/// Reads a tensor in blocks of whole rows (of as many as are re-ordered together) and writes it as target `first` and those after it.
 async fn write_tensor(
     input: &mut Input<'_>,
     tensor: &Tensor,
-    interleaved: Option<usize>,
+    conversion: &Conversion,
     writer: &mut Writer<'_>,
-    index: usize,
+    first: usize,
 ) -> Result<()> {
-    let target = &writer.targets()[index];
-    let (rows, cols) = (target.rows(), target.cols());
-    let row_bytes = tensor.format.ggml_row_bytes(cols);
-    // A bias is one row whose elements are in the order of the matrix's rows.
-    let unit = interleaved.map(|head_dim| (head_dim, if tensor.shape.len() == 1 { row_bytes / cols } else { row_bytes }));
-    let step = match unit {
-        Some((head_dim, bytes)) if bytes == row_bytes => (BLOCK / row_bytes).max(1).next_multiple_of(head_dim),
-        _ => (BLOCK / row_bytes).max(1),
-    };
-    let mut repack = Repack::new(target, tensor.format);
-    for first in (0..rows).step_by(step) {
-        let bytes = input.take((step.min(rows - first) * row_bytes) as u64).await?;
-        let blocks = match unit {
-            Some((head_dim, unit_bytes)) => unpermute(&bytes, head_dim, unit_bytes),
-            None => bytes,
+    let cols = tensor.shape.last().copied().unwrap_or(1);
+    for index in first..first + conversion.targets.len() {
+        let target = &writer.targets()[index];
+        let row_bytes = tensor.format.ggml_row_bytes(target.cols());
+        // A bias is one row whose elements are in the order of the matrix's rows.
+        let (units, unit_bytes) = match tensor.shape.len() {
+            1 => (target.cols(), tensor.format.ggml_row_bytes(cols) / cols),
+            _ => (target.rows(), row_bytes),
         };
-        for row in blocks.chunks_exact(row_bytes) {
-            repack.ggml_row(row)?;
+        let step = match tensor.shape.len() {
+            1 => units,
+            _ => (BLOCK / row_bytes).max(1).next_multiple_of(conversion.order.together()),
+        };
+        let mut repack = Repack::new(target, tensor.format, conversion.offset);
+        for first in (0..units).step_by(step) {
+            let bytes = input.take((step.min(units - first) * unit_bytes) as u64).await?;
+            for row in conversion.order.restore(bytes, unit_bytes).chunks_exact(row_bytes) {
+                repack.ggml_row(row)?;
+            }
+            repack.write(writer, index).await?;
         }
-        repack.write(writer, index).await?;
     }
     Ok(())
 }
@@ -242,7 +242,7 @@ pub async fn checkpoint(
     let mut writer = Writer::begin(sink, checkpoint.tensors.iter().map(target).collect(), facts).await?;
     let (mut done, total) = (0, checkpoint.tensors.values().flat_map(|t| t.values.iter().chain(&t.scales)).map(|p| p.len).sum());
     for (index, info) in checkpoint.tensors.values().enumerate() {
-        let mut repack = Repack::new(&writer.targets()[index], info.format);
+        let mut repack = Repack::new(&writer.targets()[index], info.format, 0.0);
         let row_bytes = info.format.row_bytes(Plane::Values, info.cols());
         let step = (BLOCK / row_bytes).max(1);
         for first in (0..info.rows()).step_by(step) {

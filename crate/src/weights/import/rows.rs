@@ -6,11 +6,13 @@ use crate::{
     weights::{layout::Target, writer::Writer},
 };
 
-/// Converts the rows of one tensor, in order, and writes them in blocks. Rows whose format stays are copied bit for bit.
+/// Converts the rows of one tensor, in order, and writes them in blocks. Rows whose format and values stay are copied bit for bit.
 pub(super) struct Repack {
     name: String,
     from: Format,
     to: Format,
+    /// Added to each element.
+    offset: f32,
     floats: Vec<f32>,
     /// Converted and not yet written.
     values: Vec<u8>,
@@ -20,11 +22,12 @@ pub(super) struct Repack {
 }
 
 impl Repack {
-    pub fn new(target: &Target, from: Format) -> Repack {
+    pub fn new(target: &Target, from: Format, offset: f32) -> Repack {
         Repack {
             name: target.name.clone(),
             from,
             to: target.format,
+            offset,
             floats: vec![0.0; target.cols()],
             values: Vec::new(),
             scales: Vec::new(),
@@ -38,7 +41,7 @@ impl Repack {
             Error::InvalidFile(what) => Error::InvalidFile(format!("tensor {:?} holds {what}", self.name)),
             other => other,
         };
-        if self.from == self.to {
+        if self.from == self.to && self.offset == 0.0 {
             return self.from.split_ggml_row(blocks, &mut self.values, &mut self.scales).map_err(named);
         }
         let (mut values, mut scales) = (Vec::new(), Vec::new());
@@ -48,7 +51,7 @@ impl Repack {
 
     /// Adds `count` rows of planes.
     pub fn rows(&mut self, values: &[u8], scales: &[u8], count: usize) -> Result<()> {
-        if self.from == self.to {
+        if self.from == self.to && self.offset == 0.0 {
             self.values.extend(values);
             self.scales.extend(scales);
             return Ok(());
@@ -62,6 +65,7 @@ impl Repack {
 
     fn row(&mut self, values: &[u8], scales: &[u8]) -> Result<()> {
         self.from.unpack_row(values, scales, &mut self.floats);
+        self.floats.iter_mut().for_each(|v| *v += self.offset);
         let largest = if self.to == Format::F32 { f32::MAX } else { 65504.0 };
         if let Some(value) = self.floats.iter().find(|v| v.is_nan() || v.abs() > largest) {
             let message = format!("tensor {:?} holds {value}, which {} cannot: convert with --quantize keep", self.name, self.to.name());
@@ -80,18 +84,4 @@ impl Repack {
         }
         Ok(())
     }
-}
-
-/// Undoes llama.cpp's interleaving: of each head's units (rows, or elements of a bias) `2j` goes to `j` and `2j + 1` to
-/// `j + head_dim / 2`, so that rope rotates the pair `j`, `j + head_dim / 2`.
-pub(super) fn unpermute(rows: &[u8], head_dim: usize, unit_bytes: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(rows.len());
-    for head in rows.chunks_exact(head_dim * unit_bytes) {
-        for half in 0..2 {
-            for j in 0..head_dim / 2 {
-                out.extend(&head[(2 * j + half) * unit_bytes..][..unit_bytes]);
-            }
-        }
-    }
-    out
 }
