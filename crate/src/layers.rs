@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod classic;
+pub mod experts;
 pub mod short_conv;
 
 use crate::{

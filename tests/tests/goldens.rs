@@ -74,6 +74,7 @@ goldens!(
     gemma3_ropescale,
     gpt2,
     gpt_neox_pythia,
+    gpt_oss,
     granite,
     lfm2_conv,
     llama3_rope_tied,
@@ -85,6 +86,7 @@ goldens!(
     llama_yarn,
     mistral_nemo_headdim,
     mistral_swa,
+    mixtral_moe,
     olmo2_postnorm,
     phi,
     phi3_longrope_long,
@@ -93,6 +95,7 @@ goldens!(
     qwen2_swa,
     qwen2_tied,
     qwen3,
+    qwen3_moe,
     smollm3_nope,
 );
 

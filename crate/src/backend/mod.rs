@@ -144,12 +144,15 @@ pub struct Attention {
     pub window: Option<usize>,
     /// `score` becomes `softcap * tanh(score / softcap)`.
     pub softcap: Option<f32>,
+    /// A score for each head that takes part in the softmax and has no value (attention sinks): a vector of `heads` elements.
+    pub sinks: Option<Weight>,
 }
 
 impl Attention {
     /// Scaled by `1 / sqrt(head_dim)`, causal, over all positions.
     pub fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Attention {
-        Attention { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt(), causal: true, window: None, softcap: None }
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        Attention { heads, kv_heads, head_dim, scale, causal: true, window: None, softcap: None, sinks: None }
     }
 }
 
@@ -162,6 +165,28 @@ pub enum Activation {
     GeluTanh,
     /// `x / 2 * (1 + erf(x / sqrt(2)))`.
     Gelu,
+    /// `c / (1 + exp(-1.702 c))` with `c = min(x, 7)`. As a gate it multiplies `min(max(up, -7), 7) + 1` instead of `up`.
+    ClampedQuickGelu,
+}
+
+/// How a router's logits become a choice of experts; see [`crate::ops::route`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// Experts that each row goes to.
+    pub per_row: usize,
+    /// Whether the weights of a row's experts sum to 1; if not they are their part of the softmax over all experts.
+    pub normalise: bool,
+}
+
+/// The experts that each row of a step goes to, as they lie on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routes {
+    /// Ids, the largest logit's first: `[rows, per_row]`, whole numbers.
+    pub ids: Tensor,
+    /// Weights of the same: `[rows, per_row]`.
+    pub weights: Tensor,
+    /// Number of experts to choose from.
+    pub experts: usize,
 }
 
 /// How the next token is chosen from logits; see [`crate::ops::sample`] for the formulas and their order.
@@ -307,6 +332,18 @@ pub trait Backend {
     /// `activation(gate) * up` where `x` is `gate | up`: `[rows, cols / 2]`.
     fn gate(&mut self, x: Tensor, activation: Activation) -> Tensor;
 
+    /// Chooses experts for each row of a router's logits, `[rows, experts]`.
+    fn route(&mut self, logits: Tensor, routing: Routing) -> Routes;
+
+    /// `x * weight^T` plus `bias`, where each route takes its expert's part of the weight, which is `[experts * out, in]`, and of
+    /// the bias, which has `experts * out` elements: `[rows * per_row, out]`. `x` has one row for each row that was routed, or one
+    /// for each route.
+    fn expert_matmul(&mut self, weight: Weight, x: Tensor, routes: Routes, bias: Option<Weight>) -> Tensor;
+
+    /// The rows of `x`, one for each route, times the routes' weights, added up for each row that was routed, plus `residual`:
+    /// `[rows, cols]`.
+    fn mix(&mut self, x: Tensor, routes: Routes, residual: Option<Tensor>) -> Tensor;
+
     /// Chooses a token from the logits' last row and leaves it on the device for [`Input::Sampled`].
     fn sample(&mut self, logits: Tensor, sampling: &Sampling);
 
@@ -352,6 +389,12 @@ pub trait Backend {
     /// `gate(matmul(rms_norm(x)))` for a stacked `gate | up` weight.
     fn norm_gated(&mut self, x: Tensor, norm: Weight, eps: f32, weight: Weight, bias: Option<Weight>, activation: Activation) -> Tensor {
         let both = self.norm_matmul(x, norm, eps, weight, bias);
+        self.gate(both, activation)
+    }
+
+    /// `gate(expert_matmul(x))` where each expert's rows are `gate | up`.
+    fn expert_gated(&mut self, weight: Weight, x: Tensor, routes: Routes, bias: Option<Weight>, activation: Activation) -> Tensor {
+        let both = self.expert_matmul(weight, x, routes, bias);
         self.gate(both, activation)
     }
 }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use futures_util::future::{self, FutureExt, LocalBoxFuture};
 
 use super::{
-    Activation, Attention, Backend, BackendInfo, Cache, Conv, Input, Rope, Sampling, Segment, Session, SessionSpec, Tensor, Weight,
+    Activation, Attention, Backend, BackendInfo, Cache, Conv, Input, Rope, Routes, Routing, Sampling, Segment, Session, SessionSpec,
+    Tensor, Weight,
 };
 use crate::{
     error::{Error, Result},
@@ -259,7 +260,8 @@ impl Backend for Reference {
         let state = self.live(self.step.session.expect("an operation outside a step"));
         let (keys, values) = &state.caches[cache.0 as usize];
         let q = self.values(q);
-        let (cols, data) = (q.cols, ops::attention::reference(&q.data, keys, values, state.position, spec));
+        let sinks = spec.sinks.map(|s| self.weights[s.0 as usize].vector());
+        let (cols, data) = (q.cols, ops::attention::reference(&q.data, keys, values, state.position, spec, sinks.as_deref()));
         self.tensor(cols, data)
     }
 
@@ -301,6 +303,40 @@ impl Backend for Reference {
     fn gate(&mut self, x: Tensor, activation: Activation) -> Tensor {
         let x = self.values(x);
         let (cols, data) = (x.cols / 2, ops::gate::reference(&x.data, x.cols, activation));
+        self.tensor(cols, data)
+    }
+
+    fn route(&mut self, logits: Tensor, routing: Routing) -> Routes {
+        let x = self.values(logits);
+        let (experts, (ids, weights)) = (x.cols, ops::route::reference(&x.data, x.cols, routing));
+        Routes { ids: self.tensor(routing.per_row, ids), weights: self.tensor(routing.per_row, weights), experts }
+    }
+
+    /// [`ops::experts::reference`] with one row of the weight unpacked at a time, of experts in use.
+    fn expert_matmul(&mut self, weight: Weight, x: Tensor, routes: Routes, bias: Option<Weight>) -> Tensor {
+        let matrix = &self.weights[weight.0 as usize];
+        let (x, ids, out) = (self.values(x), &self.values(routes.ids).data, matrix.rows() / routes.experts);
+        let share = ids.len() / (x.data.len() / x.cols);
+        let bias = bias.map(|b| self.weights[b.0 as usize].vector());
+        let mut data = vec![0.0; ids.len() * out];
+        let mut row = vec![0.0; x.cols];
+        for expert in 0..routes.experts {
+            let its: Vec<usize> = (0..ids.len()).filter(|&route| ids[route] as usize == expert).collect();
+            for o in if its.is_empty() { 0..0 } else { 0..out } {
+                matrix.unpack_row(expert * out + o, &mut row);
+                for &route in &its {
+                    let x_row = &x.data[route / share * x.cols..][..x.cols];
+                    data[route * out + o] = ops::matmul::dot(x_row, &row) + bias.as_ref().map_or(0.0, |b| b[expert * out + o]);
+                }
+            }
+        }
+        self.tensor(out, data)
+    }
+
+    fn mix(&mut self, x: Tensor, routes: Routes, residual: Option<Tensor>) -> Tensor {
+        let (x, weights) = (self.values(x), self.values(routes.weights));
+        let residual = residual.map(|r| self.values(r).data.as_slice());
+        let (cols, data) = (x.cols, ops::mix::reference(&x.data, x.cols, &weights.data, weights.cols, residual));
         self.tensor(cols, data)
     }
 

@@ -1,6 +1,9 @@
-//! A decoder's block: attention and gated MLP in a residual stream, with norms where an architecture has them.
+//! A decoder's block: attention and gated MLP, or experts, in a residual stream, with norms where an architecture has them.
 
-use super::{AttentionSpec, GatedMlp, Residual, RmsNorm, SelfAttention};
+use super::{
+    AttentionSpec, GatedMlp, Residual, RmsNorm, SelfAttention,
+    experts::{Experts, ExpertsSpec},
+};
 use crate::{
     backend::{Activation, Attention, Backend, Cache, CacheSpec, Tensor},
     error::Result,
@@ -26,6 +29,8 @@ pub struct BlockSpec {
     pub activation: Activation,
     /// Biases of the MLP.
     pub mlp_bias: bool,
+    /// Experts in place of one MLP.
+    pub experts: Option<ExpertsSpec>,
     /// Where norms stand.
     pub norms: Norms,
     /// Added to norm weights: 1 for Gemma.
@@ -38,14 +43,19 @@ impl BlockSpec {
     /// Llama's block with this attention; an architecture changes what differs.
     pub fn llama(attention: AttentionSpec) -> BlockSpec {
         let (activation, norms) = (Activation::Silu, Norms::Pre);
-        BlockSpec { attention, activation, mlp_bias: false, norms, norm_offset: 0.0, residual_scale: None }
+        BlockSpec { attention, activation, mlp_bias: false, experts: None, norms, norm_offset: 0.0, residual_scale: None }
     }
+}
+
+enum Mlp {
+    Gated(GatedMlp),
+    Experts(Experts),
 }
 
 /// Attention and MLP, each added to its input.
 pub struct Block {
     attention: SelfAttention,
-    mlp: GatedMlp,
+    mlp: Mlp,
     around_attention: Residual,
     around_mlp: Residual,
 }
@@ -78,10 +88,14 @@ impl Block {
             around.push(residual);
         }
         let (around_mlp, around_attention) = (around.pop().unwrap_or_default(), around.pop().unwrap_or_default());
-        let fused = spec.attention.fused;
+        let (fused, mlp_bias) = (spec.attention.fused, spec.mlp_bias);
+        let mlp = match &spec.experts {
+            None => Mlp::Gated(GatedMlp::load(loader, &name("mlp"), [hidden, intermediate], fused, mlp_bias, spec.activation).await?),
+            Some(experts) => Mlp::Experts(Experts::load(loader, &name(""), hidden, experts, mlp_bias, spec.activation).await?),
+        };
         Ok(Block {
             attention: SelfAttention::load(loader, &name("self_attn"), hidden, &spec.attention, Cache(index as u32)).await?,
-            mlp: GatedMlp::load(loader, &name("mlp"), [hidden, intermediate], fused, spec.mlp_bias, spec.activation).await?,
+            mlp,
             around_attention,
             around_mlp,
         })
@@ -96,6 +110,9 @@ impl Block {
     /// `x` with attention, then MLP, added.
     pub fn forward(&self, b: &mut dyn Backend, x: Tensor) -> Tensor {
         let x = self.around_attention.attention(b, &self.attention, x);
-        self.around_mlp.mlp(b, &self.mlp, x)
+        match &self.mlp {
+            Mlp::Gated(mlp) => self.around_mlp.mlp(b, mlp, x),
+            Mlp::Experts(experts) => self.around_mlp.experts(b, experts, x),
+        }
     }
 }

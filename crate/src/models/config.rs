@@ -55,6 +55,14 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// A positive integer that must be present under one of two names.
+    pub fn size_of_either(self, key: &str, other: &str) -> Result<usize> {
+        match self.size_or_none(key)? {
+            Some(n) => Ok(n),
+            None => self.size(other),
+        }
+    }
+
     /// A finite number, if present.
     pub fn number(self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else { return Ok(None) };

@@ -14,16 +14,19 @@ mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
 mod granite;
 mod lfm2;
 mod llama;
 mod longrope;
 mod mistral;
+mod mixtral;
 mod olmo2;
 mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 pub mod rotary;
 mod smollm3;
 
@@ -79,15 +82,18 @@ registry! {
     "gemma3_text" => gemma3,
     "gpt2" => gpt2,
     "gpt_neox" => gpt_neox,
+    "gpt_oss" => gpt_oss,
     "granite" => granite,
     "lfm2" => lfm2,
     "llama" => llama,
     "mistral" => mistral,
+    "mixtral" => mixtral,
     "olmo2" => olmo2,
     "phi" => phi,
     "phi3" => phi3,
     "qwen2" => qwen2,
     "qwen3" => qwen3,
+    "qwen3_moe" => qwen3_moe,
     "smollm3" => smollm3,
 }
 

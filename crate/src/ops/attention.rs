@@ -1,6 +1,9 @@
 //! Scaled dot-product attention with grouped queries: query head `h` reads key/value head `h / (heads / kv_heads)`;
 //! `y = softmax(cap(scale * q K^T)) V` over the positions less than `window` away, where causal only up to the query's own;
-//! `cap(s) = softcap * tanh(s / softcap)` where there is one.
+//! `cap(s) = softcap * tanh(s / softcap)` where there is one. A head's sink (Xiao et al. 2023; gpt-oss) is one more score in its
+//! softmax, whose value is zero.
+
+use std::iter::repeat;
 
 use super::{
     check::{self, Outcome, Random},
@@ -12,11 +15,11 @@ use crate::{
     error::Result,
 };
 
-/// Bindings: `attention_*` step, q, keys, values, y or parts, stats; `attention_combine` parts, stats, y.
+/// Bindings: `attention_*` step, q, keys, values, y or parts, stats, sinks; `attention_combine` parts, stats, y.
 pub fn kernels() -> Vec<Kernel> {
     use Access::{Read, Write};
     let shared = include_str!("attention.wgsl");
-    let bindings = [Read, Read, Read, Read, Write, Write];
+    let bindings = [Read, Read, Read, Read, Write, Write, Read];
     vec![
         Kernel::new("attention_plain", &[shared, include_str!("attention_plain.wgsl")], &bindings),
         Kernel::new("attention_tiled", &[shared, include_str!("attention_tiled.wgsl")], &bindings),
@@ -49,7 +52,7 @@ pub fn call(q: View, spec: &Attention, positions: usize, software: bool) -> Call
     let softcap = spec.softcap.unwrap_or(0.0).to_bits();
     Call {
         kernel: (if software { "attention_plain" } else { "attention_tiled" }, None),
-        params: [&params[..], &[spec.scale.to_bits(), window, softcap, u32::from(spec.causal)]].concat(),
+        params: [&params[..], &[spec.scale.to_bits(), window, softcap, u32::from(spec.causal), u32::from(spec.sinks.is_some())]].concat(),
         groups: [if software { units.div_ceil(16) } else { units }, q.rows as u32, 1],
     }
 }
@@ -64,9 +67,10 @@ pub fn combine_call(rows: usize, spec: &Attention, chunks: usize) -> Call {
     }
 }
 
-/// `q`: `[rows, heads * head_dim]`, row `t` at position `past + t`; `keys`, `values`: `[past + rows, kv_heads * head_dim]`.
-pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &Attention) -> Vec<f32> {
-    let Attention { heads, kv_heads, head_dim, scale, causal, window, softcap } = *spec;
+/// `q`: `[rows, heads * head_dim]`, row `t` at position `past + t`; `keys`, `values`: `[past + rows, kv_heads * head_dim]`;
+/// `sinks` has an element for each head.
+pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &Attention, sinks: Option<&[f32]>) -> Vec<f32> {
+    let Attention { heads, kv_heads, head_dim, scale, causal, window, softcap, .. } = *spec;
     let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
     let score = |s: f32| softcap.map_or(s, |cap| cap * (s / cap).tanh());
     let mut y = vec![0.0; q.len()];
@@ -81,9 +85,10 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &At
             let (keys, values) = (&keys[first * kv_width..end * kv_width], &values[first * kv_width..]);
             weights.clear();
             weights.extend(keys.chunks_exact(kv_width).map(|k| score(dot(q_head, &k[column..column + head_dim]) * scale)));
-            let largest = weights.iter().copied().fold(f32::MIN, f32::max);
+            let sink = sinks.map_or(f32::NEG_INFINITY, |s| s[h]);
+            let largest = weights.iter().copied().fold(sink.max(f32::MIN), f32::max);
             weights.iter_mut().for_each(|w| *w = (*w - largest).exp());
-            let sum: f32 = weights.iter().sum();
+            let sum = weights.iter().sum::<f32>() + (sink - largest).exp();
             for (w, v) in weights.iter().zip(values.chunks_exact(kv_width)) {
                 for (o, x) in y_head.iter_mut().zip(&v[column..column + head_dim]) {
                     *o += w / sum * x;
@@ -98,7 +103,7 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &At
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut random = Random(5);
-    for (heads, kv_heads, head_dim, causal, window, softcap, steps) in [
+    let without_sinks = [
         (1, 1, 4, true, None, None, vec![1, 1, 1]),
         (4, 2, 16, true, None, None, vec![24, 1, 1]),
         (9, 3, 64, true, None, None, vec![33, 31, 1, 64, 1]),
@@ -115,8 +120,13 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
         (2, 2, 64, false, Some(1), None, vec![6]),
         (2, 1, 32, false, Some(100), None, vec![260]),
         (2, 1, 32, false, Some(140), None, vec![300, 3]),
-    ] {
-        let spec = Attention { causal, window, softcap, ..Attention::new(heads, kv_heads, head_dim) };
+    ];
+    let with_sinks = [(4, 2, 80, true, None, None, vec![24, 1, 300, 1]), (4, 1, 64, true, Some(100), None, vec![300, 1, 5])];
+    let cases = without_sinks.into_iter().zip(repeat(false)).chain(with_sinks.into_iter().zip(repeat(true)));
+    for ((heads, kv_heads, head_dim, causal, window, softcap, steps), sunk) in cases {
+        let sinks = sunk.then(|| random.floats(heads).iter().map(|s| s * 4.0).collect::<Vec<_>>());
+        let sink_weight = sinks.as_ref().map(|s| check::vector(backend, s)).transpose()?;
+        let spec = Attention { causal, window, softcap, sinks: sink_weight, ..Attention::new(heads, kv_heads, head_dim) };
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let total: usize = steps.iter().sum();
         let session = check::session(backend, kv_heads, head_dim, total, 8)?;
@@ -141,9 +151,9 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
                 backend.end()?;
                 outcomes.push(Outcome {
                     name: format!(
-                        "attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}, causal {causal}, window {window:?}, cap {softcap:?}"
+                        "attention {heads}/{kv_heads} heads of {head_dim}, {rows} rows at {past}, causal {causal}, window {window:?}, cap {softcap:?}, sinks {sunk}"
                     ),
-                    expected: reference(&q, &keys, &values, past, &spec),
+                    expected: reference(&q, &keys, &values, past, &spec, sinks.as_deref()),
                     actual: backend.read(y).await?,
                 });
             }

@@ -13,6 +13,7 @@ struct Params {
     window: u32,
     softcap: f32, // 0: none
     causal: u32,
+    has_sinks: u32,
 }
 struct Step {
     position: u32,
@@ -24,6 +25,7 @@ struct Step {
 @group(0) @binding(4) var<storage, read> values: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4f>;     // [row][head][chunk][quad]
 @group(0) @binding(6) var<storage, read_write> stats: array<vec2f>; // [row][head][chunk] = (largest, sum)
+@group(0) @binding(7) var<storage, read> sinks: array<f32>;         // [head]
 
 const LOWEST = -3.0e38;
 
@@ -41,5 +43,13 @@ fn capped(score: f32) -> f32 {
         return score;
     }
     return p.softcap * tanh(clamp(score / p.softcap, -20.0, 20.0));
+}
+
+// Largest score and sum before the first position: the sink of a head is counted in its first chunk.
+fn at_first(head: u32, chunk: u32) -> vec2f {
+    if p.has_sinks != 0u && chunk == 0u {
+        return vec2f(sinks[head], 1.0);
+    }
+    return vec2f(LOWEST, 0.0);
 }
 

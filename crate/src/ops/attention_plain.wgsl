@@ -15,8 +15,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         query[i] = q[p.offset + row * p.stride + head * p.quads + i] * p.scale;
         sums[i] = vec4f();
     }
-    var largest = LOWEST;
-    var total = 0.0;
+    let first = at_first(head, id.x % p.chunks);
+    var largest = first.x;
+    var total = first.y;
     for (var position = range.x; position < range.y; position++) {
         let at = position * kv_stride + kv_head;
         var score = 0.0;

@@ -20,8 +20,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
         query[thread] = q[p.offset + row * p.stride + head * p.quads + thread] * p.scale;
     }
     workgroupBarrier();
-    var largest = LOWEST;
-    var total = 0.0;
+    let before = at_first(head, group.x % p.chunks);
+    var largest = before.x;
+    // Totals of lanes are added up at the end.
+    var total = select(0.0, before.y, lane == 0u);
     var sum = vec4f();
     // The bound is the same for all threads, so barriers inside are uniform.
     let tiles = (max(range.y, range.x) - range.x + THREADS - 1u) / THREADS;

@@ -44,6 +44,9 @@ pub async fn all(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     outcomes.extend(super::layer_norm::cases(backend).await?);
     outcomes.extend(super::activate::cases(backend).await?);
     outcomes.extend(super::gate::cases(backend).await?);
+    outcomes.extend(super::route::cases(backend).await?);
+    outcomes.extend(super::experts::cases(backend).await?);
+    outcomes.extend(super::mix::cases(backend).await?);
     outcomes.extend(super::add::cases(backend).await?);
     outcomes.extend(super::mean_rows::cases(backend).await?);
     outcomes.extend(super::short_conv::cases(backend).await?);

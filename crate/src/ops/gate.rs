@@ -1,4 +1,5 @@
-//! Gate of a gated MLP (Shazeer 2020): `y = activation(gate) * up`, where a row of `x` is `gate | up`.
+//! Gate of a gated MLP (Shazeer 2020): `y = activation(gate) * up`, where a row of `x` is `gate | up`; gpt-oss (2025) has
+//! `min(max(up, -7), 7) + 1` in place of `up`.
 
 use super::{
     activate::{WGSL, activate, kind},
@@ -23,12 +24,18 @@ pub fn call(x: View, activation: Activation) -> Call {
     Call { kernel: ("gate", None), params, groups: [half.div_ceil(64) as u32, x.rows as u32, 1] }
 }
 
+/// The formula.
+pub fn gated(activation: Activation, gate: f32, up: f32) -> f32 {
+    let up = if activation == Activation::ClampedQuickGelu { up.clamp(-7.0, 7.0) + 1.0 } else { up };
+    activate(activation, gate) * up
+}
+
 /// `x`: rows of `cols` elements; returns rows of `cols / 2`.
 pub fn reference(x: &[f32], cols: usize, activation: Activation) -> Vec<f32> {
     x.chunks_exact(cols)
         .flat_map(|row| {
             let (gate, up) = row.split_at(cols / 2);
-            gate.iter().zip(up).map(move |(g, u)| activate(activation, *g) * u)
+            gate.iter().zip(up).map(move |(g, u)| gated(activation, *g, *u))
         })
         .collect()
 }
@@ -37,7 +44,7 @@ pub fn reference(x: &[f32], cols: usize, activation: Activation) -> Vec<f32> {
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut random = Random(6);
-    for activation in [Activation::Silu, Activation::GeluTanh] {
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::ClampedQuickGelu] {
         for (rows, half, magnitude) in [(1, 4, 1.0), (1, 80, 30.0), (5, 1536, 5.0), (65, 100, 120.0)] {
             let x: Vec<f32> = random.floats(rows * 2 * half).iter().map(|v| v * magnitude).collect();
             let actual = check::one_step(backend, 0, rows, |b| {
@@ -54,6 +61,7 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
         (Activation::GeluTanh, 1, 576, 33),
         (Activation::Silu, 9, 96, 70),
         (Activation::GeluTanh, 9, 64, 33),
+        (Activation::ClampedQuickGelu, 1, 64, 33),
     ] {
         let (x, norm) = (random.floats(rows * cols), random.floats(cols));
         let norm_weight = check::vector(backend, &norm)?;

@@ -16,5 +16,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         return;
     }
     let at = p.offset + id.y * p.stride + id.x;
-    y[id.y * p.half + id.x] = activate(p.activation, x[at]) * x[at + p.half];
+    y[id.y * p.half + id.x] = gated(p.activation, x[at], x[at + p.half]);
 }

@@ -47,7 +47,7 @@ impl Variant {
         }
     }
 
-    fn source(self) -> &'static str {
+    pub(super) fn source(self) -> &'static str {
         match self {
             Variant::Plain => include_str!("matmul_plain.wgsl"),
             Variant::Block => include_str!("matmul_block.wgsl"),
@@ -57,7 +57,7 @@ impl Variant {
     }
 
     /// Blocks of four weight rows, and tokens, that a workgroup computes.
-    fn per_group(self) -> (usize, usize) {
+    pub(super) fn per_group(self) -> (usize, usize) {
         match self {
             Variant::Plain => (32, 1),
             Variant::Block => (32, 8),
@@ -67,12 +67,18 @@ impl Variant {
     }
 }
 
+/// What all products share.
+pub(super) const WGSL: &str = include_str!("matmul.wgsl");
+
 /// Bindings: x, y, bias, residual, the weight's segment.
 pub fn kernels() -> Vec<Kernel> {
     let bindings = [Access::Read, Access::Write, Access::Read, Access::Read];
-    let outputs = [include_str!("matmul_out.wgsl"), concat!(include_str!("activate.wgsl"), include_str!("matmul_gated.wgsl"))];
+    let outputs = [
+        concat!(include_str!("matmul_dense.wgsl"), include_str!("matmul_out.wgsl")),
+        concat!(include_str!("matmul_dense.wgsl"), include_str!("activate.wgsl"), include_str!("matmul_gated.wgsl")),
+    ];
     let of = |variant: Variant| {
-        let kernel = move |(name, output)| Kernel::for_formats(name, &[include_str!("matmul.wgsl"), variant.source(), output], &bindings);
+        let kernel = move |(name, output)| Kernel::for_formats(name, &[WGSL, variant.source(), output], &bindings);
         variant.names().into_iter().zip(outputs).flat_map(kernel)
     };
     Variant::ALL.into_iter().flat_map(of).collect()
@@ -126,6 +132,8 @@ impl Product {
             add.offset,
             add.stride,
             activation,
+            0,
+            0,
         ];
         let (per_group, tokens) = variant.per_group();
         let [gx, gy] = kernel::fold(blocks, per_group);

@@ -7,11 +7,10 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     if block >= p.blocks {
         return;
     }
-    let starts = block_starts(block);
-    // Tokens past the end repeat the last one; their sums are dropped.
+    let starts = block_starts(block, token);
     let last = p.tokens - 1u;
-    let low = p.x_offset + min(vec4u(token) + vec4u(0u, 1u, 2u, 3u), vec4u(last)) * p.x_stride;
-    let high = p.x_offset + min(vec4u(token) + vec4u(4u, 5u, 6u, 7u), vec4u(last)) * p.x_stride;
+    let low = vec4u(x_start(token), x_start(token + 1u), x_start(token + 2u), x_start(token + 3u));
+    let high = vec4u(x_start(token + 4u), x_start(token + 5u), x_start(token + 6u), x_start(token + 7u));
     var s0 = vec4f();
     var s1 = vec4f();
     var s2 = vec4f();

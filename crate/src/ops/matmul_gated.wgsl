@@ -1,5 +1,5 @@
 // Output: y = activation(gate) * up. A block is two rows of gate and the same two of up, which follow p.rows further down.
-fn block_row(block: u32, j: u32) -> u32 {
+fn block_row(block: u32, j: u32, token: u32) -> u32 {
     return min(2u * block + (j & 1u), p.rows - 1u) + (j >> 1u) * p.rows;
 }
 
@@ -15,7 +15,7 @@ fn finish(block: u32, token: u32, sums: vec4f) {
             gate += bias[row];
             up += bias[p.rows + row];
         }
-        y[token * p.out_stride + row] = activate(p.activation, gate) * up;
+        y[token * p.out_stride + row] = gated(p.activation, gate, up);
     }
 }
 

@@ -10,10 +10,11 @@ fn main(
 ) {
     let block = group.x + group.y * groups.x;
     let token = group.z;
-    let starts = block_starts(block);
-    let first = p.x_offset + token * p.x_stride;
+    let starts = block_starts(block, token);
+    let first = x_start(token);
+    let quads = quads_of(token);
     var sums = vec4f();
-    for (var i = thread; i < p.quads; i += THREADS) {
+    for (var i = thread; i < quads; i += THREADS) {
         sums += x[first + i] * weights(starts, i);
     }
     partial[thread] = sums;

@@ -1,5 +1,5 @@
 // Output: y = sums + bias + residual. A block is four consecutive rows.
-fn block_row(block: u32, j: u32) -> u32 {
+fn block_row(block: u32, j: u32, token: u32) -> u32 {
     return min(4u * block + j, p.rows - 1u);
 }
 

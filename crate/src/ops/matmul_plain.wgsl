@@ -7,13 +7,14 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     if block >= p.blocks {
         return;
     }
-    let starts = block_starts(block);
-    let first = p.x_offset + token * p.x_stride;
+    let starts = block_starts(block, token);
+    let first = x_start(token);
+    let quads = quads_of(token);
     var sums = vec4f();
-    for (var start = 0u; start < p.quads; start += GROUP) {
+    for (var start = 0u; start < quads; start += GROUP) {
         var group = vec4f();
         var inputs = vec4f();
-        let end = min(start + GROUP, p.quads);
+        let end = min(start + GROUP, quads);
         for (var i = start; i < end; i += 2u) {
             let a = x[first + i];
             // The row may end within the pair.

@@ -15,8 +15,8 @@ fn main(
     // What this thread loads: one vec4 of each tile.
     let lane = thread / STEP;
     let quad = thread % STEP;
-    let x_start = p.x_offset + min(first_token + lane, p.tokens - 1u) * p.x_stride;
-    let w_start = block_row(first_block + lane / 4u, lane % 4u) * p.row_quads;
+    let x_first = x_start(first_token + lane);
+    let w_first = block_row(first_block + lane / 4u, lane % 4u, first_token) * p.row_quads;
     // What it computes: four tokens of a block.
     let block = thread % 16u;
     let token = thread / 16u * 4u;
@@ -29,8 +29,8 @@ fn main(
         var x_quad = vec4f();
         var w_quad = vec4f();
         if i < p.quads {
-            x_quad = x[x_start + i];
-            w_quad = unpack4(w_start + i);
+            x_quad = x[x_first + i];
+            w_quad = unpack4(w_first + i);
         }
         workgroupBarrier();
         x_tile[thread] = x_quad;

@@ -121,7 +121,7 @@ async fn fused(backend: &mut dyn Backend, random: &mut Random) -> Result<Vec<Out
         let y = backend.attention(crate::backend::Cache(0), rotated, &spec);
         backend.end()?;
         let actual = backend.read(y).await?;
-        let expected = super::attention::reference(&q, &keys, &values, past, &spec);
+        let expected = super::attention::reference(&q, &keys, &values, past, &spec, None);
         outcomes.push(Outcome { name: format!("rope_append and attention, {rows} rows at {past}"), expected, actual });
         past += rows;
     }

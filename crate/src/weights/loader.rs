@@ -10,6 +10,8 @@ use crate::{
     quant::{Format, Plane},
 };
 
+pub mod experts;
+
 /// Bytes read and handed over at a time; bounds the loader's memory.
 const PIECE: u64 = 8 << 20;
 
@@ -78,14 +80,14 @@ impl<'a> Loader<'a> {
         for (name, rows) in names {
             rows_of.push(Source { tensor: self.expect(name, &[*rows, cols])?, rows: 0..*rows });
         }
-        self.rows(&rows_of, cols).await
+        self.rows(&rows_of, cols, 1).await
     }
 
     /// Rows of the matrix `name`, `[rows, cols]`, in another order: these ranges one after the other.
     pub async fn reordered(&mut self, name: &str, rows: usize, cols: usize, order: &[Range<usize>]) -> Result<Weight> {
         let tensor = self.expect(name, &[rows, cols])?;
         let rows_of: Vec<_> = order.iter().map(|rows| Source { tensor, rows: rows.clone() }).collect();
-        self.rows(&rows_of, cols).await
+        self.rows(&rows_of, cols, 1).await
     }
 
     /// The matrix `name`, published as `[cols, rows]`. Its elements are moved one by one, so only floats can be read.
@@ -110,9 +112,10 @@ impl<'a> Loader<'a> {
         Ok(weight)
     }
 
-    async fn rows(&mut self, rows_of: &[Source<'_>], cols: usize) -> Result<Weight> {
+    /// A weight of these rows; segments end after a multiple of `unit` rows where they can.
+    async fn rows(&mut self, rows_of: &[Source<'_>], cols: usize, unit: usize) -> Result<Weight> {
         let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
-        let (segments, sources) = segments(rows_of, cols, backend.max_plane_bytes());
+        let (segments, sources) = segments(rows_of, cols, backend.max_plane_bytes(), unit);
         let weight = backend.new_weight(cols, &segments)?;
         for (index, sources) in sources.iter().enumerate() {
             for plane in [Plane::Values, Plane::Scales] {
@@ -255,8 +258,8 @@ fn locate(parts: &[Part], mut offset: u64) -> Result<(&Part, u64)> {
 }
 
 /// Cuts tensors into segments: neighbours of one format share a segment while each write stays word-aligned; no plane of a
-/// segment is larger than `max_plane_bytes`.
-fn segments<'t>(rows_of: &[Source<'t>], cols: usize, max_plane_bytes: usize) -> (Vec<Segment>, Vec<Vec<Source<'t>>>) {
+/// segment is larger than `max_plane_bytes`. A segment that is full holds a multiple of `unit` rows if that many fit.
+fn segments<'t>(rows_of: &[Source<'t>], cols: usize, max_plane_bytes: usize, unit: usize) -> (Vec<Segment>, Vec<Vec<Source<'t>>>) {
     let mut segments: Vec<Segment> = Vec::new();
     let mut sources: Vec<Vec<Source<'t>>> = Vec::new();
     for Source { tensor, rows } in rows_of {
@@ -264,6 +267,8 @@ fn segments<'t>(rows_of: &[Source<'t>], cols: usize, max_plane_bytes: usize) -> 
         let aligned = |rows: usize| (rows * format.row_bytes(Plane::Scales, cols)).is_multiple_of(4);
         // A multiple of four rows keeps the scales of the next segment word-aligned in their file as well.
         let most = (max_plane_bytes / format.row_bytes(Plane::Values, cols)).max(4) & !3;
+        let unit = [unit, 2 * unit, 4 * unit].into_iter().find(|rows| rows.is_multiple_of(4)).unwrap_or(4);
+        let most = if most >= unit { most / unit * unit } else { most };
         let mut from = rows.start;
         while from < rows.end {
             let room = match segments.last() {
@@ -295,8 +300,12 @@ mod tests {
     }
 
     fn rows_of(tensors: &[&TensorInfo], cols: usize, max: usize) -> Vec<(Format, usize)> {
+        units_of(tensors, cols, max, 1)
+    }
+
+    fn units_of(tensors: &[&TensorInfo], cols: usize, max: usize, unit: usize) -> Vec<(Format, usize)> {
         let whole: Vec<_> = tensors.iter().map(|tensor| Source { tensor, rows: 0..tensor.rows() }).collect();
-        let (segments, sources) = segments(&whole, cols, max);
+        let (segments, sources) = segments(&whole, cols, max, unit);
         for (segment, sources) in segments.iter().zip(&sources) {
             assert_eq!(segment.rows, sources.iter().map(|s| s.rows.len()).sum::<usize>());
         }
@@ -321,5 +330,14 @@ mod tests {
         // 1,000 bytes hold 7 rows of 128 bytes; a multiple of four: 4.
         let a = tensor(Format::F32, 20, 32);
         assert_eq!(rows_of(&[&a], 32, 1000), [(Format::F32, 4); 5]);
+    }
+
+    #[test]
+    fn a_large_stack_is_split_between_experts() {
+        // 2,000 bytes hold 15 rows of 128 bytes; a multiple of 4: 12. That is two experts of 6 rows, one of 8 and no whole one of 14.
+        let a = tensor(Format::F32, 28, 32);
+        assert_eq!(units_of(&[&a, &a], 32, 2000, 8), [(Format::F32, 8); 7]);
+        assert_eq!(units_of(&[&a], 32, 2000, 6), [(Format::F32, 12), (Format::F32, 12), (Format::F32, 4)]);
+        assert_eq!(units_of(&[&a], 32, 2000, 14), [(Format::F32, 12), (Format::F32, 12), (Format::F32, 4)]);
     }
 }

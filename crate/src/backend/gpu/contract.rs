@@ -215,8 +215,8 @@ impl Backend for Gpu {
         let parts = self.step.tensor(view.rows, view.cols * chunks, None);
         let stats = self.step.tensor(view.rows, spec.heads * chunks * 2, None);
         let inputs = [Slot::Buffer(step), Slot::Tensor(q), Slot::Buffer(keys), Slot::Buffer(values)];
-        let [s, q, k, v] = inputs;
-        self.record(call, [s, q, k, v, Slot::Tensor(parts), Slot::Tensor(stats)]);
+        let ([s, q, k, v], sinks) = (inputs, self.or_nothing(spec.sinks));
+        self.record(call, [s, q, k, v, Slot::Tensor(parts), Slot::Tensor(stats), sinks]);
         if chunks == 1 {
             return parts;
         }
@@ -270,6 +270,23 @@ impl Backend for Gpu {
         let view = self.step.view(x);
         let y = self.step.tensor(view.rows, view.cols / 2, None);
         self.record(ops::gate::call(view, activation), [Slot::Tensor(x), Slot::Tensor(y)]);
+        y
+    }
+
+    fn route(&mut self, logits: Tensor, routing: Routing) -> Routes {
+        self.choose_experts(logits, routing)
+    }
+
+    fn expert_matmul(&mut self, weight: Weight, x: Tensor, routes: Routes, bias: Option<Weight>) -> Tensor {
+        self.expert_product(weight, x, routes, bias, None)
+    }
+
+    fn mix(&mut self, x: Tensor, routes: Routes, residual: Option<Tensor>) -> Tensor {
+        let (view, rows) = (self.step.view(x), self.step.view(routes.weights).rows);
+        let y = self.step.tensor(rows, view.cols, None);
+        let call = ops::mix::call(view, rows, residual.map(|r| self.step.view(r)));
+        let add = residual.map_or_else(|| Slot::Buffer(self.nothing.clone()), Slot::Tensor);
+        self.record(call, [Slot::Tensor(x), Slot::Tensor(routes.weights), add, Slot::Tensor(y)]);
         y
     }
 
@@ -372,5 +389,13 @@ impl Backend for Gpu {
         let half = matrix.rows / 2;
         let normed = self.rms_norm(x, norm, eps);
         self.product(weight, normed, bias, None, half, Some(activation))
+    }
+
+    fn expert_gated(&mut self, weight: Weight, x: Tensor, routes: Routes, bias: Option<Weight>, activation: Activation) -> Tensor {
+        if self.holds_whole_experts(weight, routes.experts) {
+            return self.expert_product(weight, x, routes, bias, Some(activation));
+        }
+        let both = self.expert_matmul(weight, x, routes, bias);
+        self.gate(both, activation)
     }
 }

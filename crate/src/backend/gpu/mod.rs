@@ -4,14 +4,15 @@
 //! * [`memory`] makes buffers, [`weights`] and [`session`] fill them;
 //! * [`recorder`] holds the step while it is recorded, [`compose`] makes pipelines and bind groups of it;
 //! * [`readback`] brings results back;
-//! * [`contract`] implements the contract with these.
+//! * [`contract`] implements the contract with these, [`experts`] its products with experts.
 
 use std::collections::VecDeque;
 
 use futures_util::future::{self, FutureExt, LocalBoxFuture};
 
 use super::{
-    Activation, Attention, Backend, BackendInfo, Cache, Conv, Input, Rope, Sampling, Segment, Session, SessionSpec, Tensor, Weight,
+    Activation, Attention, Backend, BackendInfo, Cache, Conv, Input, Rope, Routes, Routing, Sampling, Segment, Session, SessionSpec,
+    Tensor, Weight,
 };
 use crate::{
     error::{Error, Result},
@@ -35,6 +36,7 @@ use weights::{Matrix, Part};
 mod compose;
 mod contract;
 mod device;
+mod experts;
 mod memory;
 mod readback;
 mod recorder;
