@@ -8,13 +8,14 @@ pub mod short_conv;
 use crate::{
     backend::{Activation, Attention, Backend, Cache, Rope, Tensor, Weight},
     error::Result,
-    weights::loader::Loader,
+    weights::loader::{Loader, Slot},
 };
 
-/// `x W^T + b`.
+/// `x W^T + b`, and what adapters add.
 pub struct Linear {
     weight: Weight,
     bias: Option<Weight>,
+    adapters: Slot,
 }
 
 impl Linear {
@@ -36,35 +37,61 @@ impl Linear {
         } else {
             None
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear::new(loader, weight, bias))
     }
 
-    /// From weights that are loaded.
-    pub fn new(weight: Weight, bias: Option<Weight>) -> Linear {
-        Linear { weight, bias }
+    /// From weights that `loader` has loaded.
+    pub fn new(loader: &mut Loader<'_>, weight: Weight, bias: Option<Weight>) -> Linear {
+        Linear { weight, bias, adapters: loader.slot(weight) }
     }
 
-    /// An output head that shares the embedding's table.
+    /// An output head that shares the embedding's table; adapters do not change it.
     pub fn tied(embedding: Weight) -> Linear {
-        Linear { weight: embedding, bias: None }
+        Linear { weight: embedding, bias: None, adapters: Slot::default() }
     }
 
     /// `x W^T + b`.
     pub fn of(&self, b: &mut dyn Backend, x: Tensor) -> Tensor {
-        b.matmul(self.weight, x, self.bias, None)
+        self.apply(b, x, None)
     }
 
     /// `x W^T + b + residual`.
     pub fn add_to(&self, b: &mut dyn Backend, x: Tensor, residual: Tensor) -> Tensor {
-        b.matmul(self.weight, x, self.bias, Some(residual))
+        self.apply(b, x, Some(residual))
     }
 
     /// The map of `x`, normed first if there is a norm.
     pub fn of_normed(&self, b: &mut dyn Backend, norm: Option<&RmsNorm>, x: Tensor) -> Tensor {
         match norm {
-            Some(norm) => b.norm_matmul(x, norm.weight, norm.eps, self.weight, self.bias),
+            Some(norm) if self.adapters.is_empty() => b.norm_matmul(x, norm.weight, norm.eps, self.weight, self.bias),
+            Some(norm) => {
+                let x = norm.of(b, x);
+                self.of(b, x)
+            }
             None => self.of(b, x),
         }
+    }
+
+    /// `x W^T`, changed by each adapter in turn, plus bias and residual.
+    fn apply(&self, b: &mut dyn Backend, x: Tensor, residual: Option<Tensor>) -> Tensor {
+        let sides = self.adapters.sides();
+        // Factors are for what the weights give: bias and residual come with the last ones, or with the product if there are none.
+        let last = sides.iter().rposition(|side| side.factors.is_some());
+        let added = |here: bool| if here { (self.bias, residual) } else { (None, None) };
+        let (bias, rest) = added(last.is_none());
+        let mut y = b.matmul(self.weight, x, bias, rest);
+        for (index, side) in sides.iter().enumerate() {
+            let mut thin = b.matmul(side.a, x, None, None);
+            if side.scale != 1.0 {
+                thin = b.scale(thin, side.scale);
+            }
+            y = b.matmul(side.b, thin, None, Some(y));
+            if let Some(factors) = side.factors {
+                let (bias, rest) = added(last == Some(index));
+                y = b.scale_columns(y, factors, bias, rest);
+            }
+        }
+        y
     }
 }
 
@@ -230,11 +257,13 @@ impl GatedMlp {
 
     /// The gated values, before the down map.
     fn gated(&self, b: &mut dyn Backend, norm: Option<&RmsNorm>, x: Tensor) -> Tensor {
-        let Linear { weight, bias } = self.gate_up;
         match norm {
-            Some(norm) => b.norm_gated(x, norm.weight, norm.eps, weight, bias, self.activation),
-            None => {
-                let both = b.matmul(weight, x, bias, None);
+            Some(norm) if self.gate_up.adapters.is_empty() => {
+                let Linear { weight, bias, .. } = self.gate_up;
+                b.norm_gated(x, norm.weight, norm.eps, weight, bias, self.activation)
+            }
+            norm => {
+                let both = self.gate_up.of_normed(b, norm, x);
                 b.gate(both, self.activation)
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! A backend owns everything behind small `Copy` handles, in three lifetimes:
 //!
-//! * *weights* ([`Weight`], [`Rope`]): until the backend is dropped;
+//! * *weights* ([`Weight`], [`Rope`]): until the backend is dropped, or an adapter's weight by itself;
 //! * *session* ([`Session`]): KV caches, convolution states, position, the last sampled token, token counts for penalties;
 //! * *step* ([`Tensor`]): from [`Backend::begin`] to the next `begin`.
 //!
@@ -243,6 +243,9 @@ pub trait Backend {
     /// Writes `bytes` at byte `offset` of a segment's plane; both are multiples of 4, except that the last write to a plane may end anywhere.
     fn write_weight(&mut self, weight: Weight, segment: usize, plane: Plane, offset: usize, bytes: &[u8]) -> Result<()>;
 
+    /// Frees a weight that no step under way uses. Its handle may be given out again.
+    fn drop_weight(&mut self, weight: Weight);
+
     /// Rotation tables for `inverse_frequencies` (one per pair of elements): angle = position * inverse frequency; sine and
     /// cosine are multiplied by `magnitude`.
     fn new_rope(&mut self, inverse_frequencies: &[f32], magnitude: f32) -> Result<Rope>;
@@ -322,6 +325,9 @@ pub trait Backend {
 
     /// `x * factor`.
     fn scale(&mut self, x: Tensor, factor: f32) -> Tensor;
+
+    /// `x * factors`, column by column, plus `bias` on every row, plus `residual`.
+    fn scale_columns(&mut self, x: Tensor, factors: Weight, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor;
 
     /// `cap * tanh(x / cap)`.
     fn softcap(&mut self, x: Tensor, cap: f32) -> Tensor;

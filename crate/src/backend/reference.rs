@@ -21,6 +21,8 @@ mod matrix;
 #[derive(Default)]
 pub struct Reference {
     weights: Vec<Matrix>,
+    /// Handles of weights that were dropped.
+    vacant: Vec<Weight>,
     ropes: Vec<(Vec<f32>, f32)>,
     sessions: Vec<Option<State>>,
     step: Step,
@@ -85,8 +87,18 @@ impl Backend for Reference {
     }
 
     fn new_weight(&mut self, cols: usize, segments: &[Segment]) -> Result<Weight> {
-        self.weights.push(Matrix::new(cols, segments)?);
+        let matrix = Matrix::new(cols, segments)?;
+        if let Some(weight) = self.vacant.pop() {
+            self.weights[weight.0 as usize] = matrix;
+            return Ok(weight);
+        }
+        self.weights.push(matrix);
         Ok(Weight(self.weights.len() as u32 - 1))
+    }
+
+    fn drop_weight(&mut self, weight: Weight) {
+        self.weights[weight.0 as usize] = Matrix::default();
+        self.vacant.push(weight);
     }
 
     fn write_weight(&mut self, weight: Weight, segment: usize, plane: Plane, offset: usize, bytes: &[u8]) -> Result<()> {
@@ -286,6 +298,14 @@ impl Backend for Reference {
         let x = self.values(x);
         let (cols, data) = (x.cols, ops::scale::reference(&x.data, factor));
         self.tensor(cols, data)
+    }
+
+    fn scale_columns(&mut self, x: Tensor, factors: Weight, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor {
+        let factors = self.weights[factors.0 as usize].vector();
+        let bias = bias.map(|b| self.weights[b.0 as usize].vector());
+        let residual = residual.map(|r| &*self.values(r).data);
+        let data = ops::scale_columns::reference(&self.values(x).data, &factors, bias.as_deref(), residual);
+        self.tensor(factors.len(), data)
     }
 
     fn softcap(&mut self, x: Tensor, cap: f32) -> Tensor {

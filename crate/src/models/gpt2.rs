@@ -22,7 +22,8 @@ async fn conv1d(loader: &mut Loader<'_>, prefix: &str, out: usize, cols: usize, 
         return Linear::load(loader, prefix, out, cols, true).await;
     }
     let weight = loader.transposed(&format!("{prefix}.weight"), out, cols).await?;
-    Ok(Linear::new(weight, Some(loader.vector(&format!("{prefix}.bias"), out, 0.0).await?)))
+    let bias = loader.vector(&format!("{prefix}.bias"), out, 0.0).await?;
+    Ok(Linear::new(loader, weight, Some(bias)))
 }
 
 /// Checkpoints name tensors with or without `transformer.`, and some keep the causal masks as tensors.

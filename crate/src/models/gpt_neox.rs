@@ -45,10 +45,11 @@ pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Classic
             true => Some(loader.reordered_vector(&name("attention.query_key_value.bias"), 3 * hidden, &order).await?),
             false => None,
         };
+        let qkv = Linear::new(loader, weight, qkv_bias);
         let out = Linear::load(loader, &name("attention.dense"), hidden, hidden, bias).await?;
         blocks.push(ClassicBlock {
             attention_norm: LayerNorm::load(loader, &name("input_layernorm"), hidden, eps).await?,
-            attention: SelfAttention::new(Linear::new(weight, qkv_bias), out, attention, rope, Cache(i as u32)),
+            attention: SelfAttention::new(qkv, out, attention, rope, Cache(i as u32)),
             mlp_norm: Some(LayerNorm::load(loader, &name("post_attention_layernorm"), hidden, eps).await?),
             up: Linear::load(loader, &name("mlp.dense_h_to_4h"), intermediate, hidden, true).await?,
             activation,

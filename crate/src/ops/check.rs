@@ -51,6 +51,7 @@ pub async fn all(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     outcomes.extend(super::mean_rows::cases(backend).await?);
     outcomes.extend(super::short_conv::cases(backend).await?);
     outcomes.extend(super::scale::cases(backend).await?);
+    outcomes.extend(super::scale_columns::cases(backend).await?);
     outcomes.extend(super::softcap::cases(backend).await?);
     outcomes.extend(super::sample::cases(backend).await?);
     Ok(outcomes)

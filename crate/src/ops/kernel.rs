@@ -90,6 +90,7 @@ pub fn all() -> &'static [Kernel] {
             super::mean_rows::kernels(),
             super::short_conv::kernels(),
             super::scale::kernels(),
+            super::scale_columns::kernels(),
             super::softcap::kernels(),
             super::sample::kernels(),
         ]

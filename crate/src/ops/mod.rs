@@ -18,6 +18,7 @@ pub mod rope;
 pub mod route;
 pub mod sample;
 pub mod scale;
+pub mod scale_columns;
 pub mod score;
 pub mod short_conv;
 pub mod softcap;

@@ -1,7 +1,14 @@
 //! From a checkpoint's tensors to a backend's weights: checks shapes, stacks, splits by rows where a buffer must stay small,
 //! and streams the planes in pieces.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
+
+mod targets;
+
+pub use targets::{Side, Slot, Target, Targets};
 
 use super::{Checkpoint, Part, TensorInfo};
 use crate::{
@@ -27,6 +34,9 @@ pub struct Loader<'a> {
     backend: Option<&'a mut dyn Backend>,
     progress: Option<Progress<'a>>,
     used: BTreeSet<String>,
+    /// Of each weight the tensors that it was made of.
+    placed: HashMap<Weight, Vec<(String, Target)>>,
+    targets: Targets,
     loaded: u64,
     total: u64,
     context: usize,
@@ -43,12 +53,53 @@ impl<'a> Loader<'a> {
     pub fn new(checkpoint: &'a Checkpoint, backend: &'a mut dyn Backend, context: usize, progress: Progress<'a>) -> Self {
         let bytes = |t: &TensorInfo| t.values.iter().chain(&t.scales).map(|p| p.len).sum::<u64>();
         let total = checkpoint.tensors.values().map(bytes).sum();
-        Loader { checkpoint, backend: Some(backend), progress: Some(progress), used: BTreeSet::new(), loaded: 0, total, context }
+        Loader { backend: Some(backend), progress: Some(progress), total, context, ..Loader::check(checkpoint) }
     }
 
     /// Checks names and shapes only.
     pub fn check(checkpoint: &'a Checkpoint) -> Self {
-        Loader { checkpoint, backend: None, progress: None, used: BTreeSet::new(), loaded: 0, total: 0, context: 0 }
+        Loader {
+            checkpoint,
+            backend: None,
+            progress: None,
+            used: BTreeSet::new(),
+            placed: HashMap::new(),
+            targets: Targets::default(),
+            loaded: 0,
+            total: 0,
+            context: 0,
+        }
+    }
+
+    /// The table of what adapters can change, which fills while weights become linear maps.
+    pub fn targets(&self) -> Targets {
+        self.targets.clone()
+    }
+
+    /// Lets adapters change what `weight` is made of: a linear map looks into this slot.
+    pub fn slot(&mut self, weight: Weight) -> Slot {
+        let placed = self.placed.remove(&weight).unwrap_or_default();
+        let slot = placed.first().map(|(_, target)| target.slot.clone()).unwrap_or_default();
+        for (name, target) in placed {
+            self.targets.insert(name, target);
+        }
+        slot
+    }
+
+    /// Notes which rows of which tensors `weight` holds; nothing was loaded while only checking.
+    fn place(&mut self, weight: Weight, cols: usize, tensors: Vec<(&str, Vec<Range<usize>>)>, transposed: bool) {
+        if self.backend.is_none() {
+            return;
+        }
+        let rows = |order: &[Range<usize>]| order.iter().map(Range::len).sum::<usize>();
+        let (slot, out) = (Slot::default(), tensors.iter().map(|(_, order)| rows(order)).sum());
+        let mut start = 0;
+        for (name, order) in tensors {
+            let first = start;
+            start += rows(&order);
+            let target = Target { slot: slot.clone(), weight, out, cols, start: first, order, transposed };
+            self.placed.entry(weight).or_default().push((name.to_owned(), target));
+        }
     }
 
     /// Most tokens that a session will be asked to hold; the model may have been made for fewer.
@@ -80,14 +131,18 @@ impl<'a> Loader<'a> {
         for (name, rows) in names {
             rows_of.push(Source { tensor: self.expect(name, &[*rows, cols])?, rows: 0..*rows });
         }
-        self.rows(&rows_of, cols, 1).await
+        let weight = self.rows(&rows_of, cols, 1).await?;
+        self.place(weight, cols, names.iter().map(|(name, rows)| (*name, whole(*rows))).collect(), false);
+        Ok(weight)
     }
 
     /// Rows of the matrix `name`, `[rows, cols]`, in another order: these ranges one after the other.
     pub async fn reordered(&mut self, name: &str, rows: usize, cols: usize, order: &[Range<usize>]) -> Result<Weight> {
         let tensor = self.expect(name, &[rows, cols])?;
         let rows_of: Vec<_> = order.iter().map(|rows| Source { tensor, rows: rows.clone() }).collect();
-        self.rows(&rows_of, cols, 1).await
+        let weight = self.rows(&rows_of, cols, 1).await?;
+        self.place(weight, cols, vec![(name, order.to_vec())], false);
+        Ok(weight)
     }
 
     /// The matrix `name`, published as `[cols, rows]`. Its elements are moved one by one, so only floats can be read.
@@ -109,6 +164,7 @@ impl<'a> Loader<'a> {
         let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
         let weight = backend.new_weight(cols, &[Segment { format: tensor.format, rows }])?;
         backend.write_weight(weight, 0, Plane::Values, 0, &values)?;
+        self.place(weight, cols, vec![(name, whole(rows))], true);
         Ok(weight)
     }
 
@@ -244,6 +300,11 @@ impl<'a> Loader<'a> {
             progress(self.loaded, self.total);
         }
     }
+}
+
+/// All rows of a tensor, in its own order.
+fn whole(rows: usize) -> Vec<Range<usize>> {
+    std::iter::once(0..rows).collect()
 }
 
 /// The part that holds byte `offset` of a plane, and the offset within it.

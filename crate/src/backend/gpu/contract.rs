@@ -19,9 +19,23 @@ impl Backend for Gpu {
     }
 
     fn new_weight(&mut self, cols: usize, segments: &[Segment]) -> Result<Weight> {
-        self.weights.push(Matrix::new(&self.memory, self.device.max_plane_bytes, cols, segments)?);
+        let matrix = Matrix::new(&self.memory, self.device.max_plane_bytes, cols, segments)?;
         self.device.failure.check()?;
+        if let Some(weight) = self.vacant.pop() {
+            self.weights[weight.0 as usize] = matrix;
+            return Ok(weight);
+        }
+        self.weights.push(matrix);
         Ok(Weight(self.weights.len() as u32 - 1))
+    }
+
+    fn drop_weight(&mut self, weight: Weight) {
+        let matrix = std::mem::take(&mut self.weights[weight.0 as usize]);
+        let buffers: Vec<&Buffer> = matrix.parts.iter().flat_map(Part::planes).collect();
+        self.compose.forget(&buffers.iter().map(|b| b.id).collect::<Vec<_>>());
+        // Browsers free a buffer when its wrapper is collected, which may be much later.
+        buffers.iter().for_each(|b| b.raw.destroy());
+        self.vacant.push(weight);
     }
 
     fn write_weight(&mut self, weight: Weight, segment: usize, plane: Plane, offset: usize, bytes: &[u8]) -> Result<()> {
@@ -249,6 +263,16 @@ impl Backend for Gpu {
         let view = self.step.view(x);
         let y = self.step.tensor(view.rows, view.cols, None);
         self.record(ops::scale::call(view, factor), [Slot::Tensor(x), Slot::Tensor(y)]);
+        y
+    }
+
+    fn scale_columns(&mut self, x: Tensor, factors: Weight, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor {
+        let view = self.step.view(x);
+        let y = self.step.tensor(view.rows, view.cols, None);
+        let call = ops::scale_columns::call(view, bias.is_some(), residual.map(|r| self.step.view(r)));
+        let (factors, bias) = (Slot::Buffer(self.vector(factors)), self.or_nothing(bias));
+        let add = residual.map_or_else(|| Slot::Buffer(self.nothing.clone()), Slot::Tensor);
+        self.record(call, [Slot::Tensor(x), Slot::Tensor(y), factors, bias, add]);
         y
     }
 

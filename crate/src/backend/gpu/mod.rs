@@ -55,6 +55,8 @@ pub struct Gpu {
     /// Bound where a kernel has an input that a call leaves out.
     nothing: Buffer,
     weights: Vec<Matrix>,
+    /// Handles of weights that were dropped.
+    vacant: Vec<Weight>,
     ropes: Vec<Table>,
     sessions: Vec<Option<State>>,
     current: Current,
@@ -109,6 +111,7 @@ impl Gpu {
             staging: Staging::default(),
             nothing,
             weights: Vec::new(),
+            vacant: Vec::new(),
             ropes: Vec::new(),
             sessions: Vec::new(),
             current: Current::default(),

@@ -8,6 +8,7 @@ use crate::{
 };
 
 /// A weight.
+#[derive(Default)]
 pub struct Matrix {
     pub cols: usize,
     pub rows: usize,

@@ -7,6 +7,7 @@ use crate::{
 };
 
 /// A weight as it was written: rows in segments, packed.
+#[derive(Default)]
 pub struct Matrix {
     pub cols: usize,
     segments: Vec<PackedRows>,
