@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    adapters::{AdapterInfo, Adapters},
     backend::{Backend, BackendInfo, Input, Sampling, Session, SessionSpec, Tensor},
     card::Card,
     error::{Error, Result},
@@ -15,6 +16,7 @@ use crate::{
     text::{ChatTemplate, Message, RenderOptions, Tokenizer},
     weights::{
         Checkpoint,
+        adapter::Adapter,
         loader::{Loader, Progress},
     },
 };
@@ -55,6 +57,9 @@ pub struct Model {
     prefill_chunk: usize,
     /// What the session holds (and perhaps one token more, chosen and not yet processed).
     tokens: Vec<u32>,
+    adapters: Adapters,
+    /// Counts changes of adapters: a request does not outlive one.
+    revision: u64,
 }
 
 impl Model {
@@ -73,7 +78,9 @@ impl Model {
         check(checkpoint).await?;
         let context = options.context_length.unwrap_or(DEFAULT_CONTEXT);
 
-        let network = models::load(config, Loader::new(checkpoint, backend.as_mut(), context, progress)).await?;
+        let loader = Loader::new(checkpoint, backend.as_mut(), context, progress);
+        let targets = loader.targets();
+        let network = models::load(config, loader).await?;
         backend.flush().await?;
         let context = context.min(network.context());
         if context == 0 {
@@ -95,6 +102,8 @@ impl Model {
             end_tokens,
             prefill_chunk,
             tokens: Vec::new(),
+            adapters: Adapters::new(targets),
+            revision: 0,
         })
     }
 
@@ -142,6 +151,36 @@ impl Model {
         self.encode(&text, false)
     }
 
+    /// Adds an adapter, which acts from now on, `scale` times as much as it was trained to. `base` is the checkpoint that this
+    /// model was loaded from. Forgets the conversation, as every change of adapters does: what the session holds was computed
+    /// without it.
+    pub async fn add_adapter(&mut self, adapter: &Adapter, name: &str, scale: f32, base: &Checkpoint) -> Result<()> {
+        self.change_adapters();
+        self.adapters.add(self.backend.as_mut(), adapter, name, scale, base).await
+    }
+
+    /// Adds more or less of an adapter from now on.
+    pub fn set_adapter_scale(&mut self, name: &str, scale: f32) -> Result<()> {
+        self.change_adapters();
+        self.adapters.set_scale(self.backend.as_mut(), name, scale)
+    }
+
+    /// Takes an adapter away. Without adapters the model computes, bit for bit, what it computed before them.
+    pub fn remove_adapter(&mut self, name: &str) -> Result<()> {
+        self.change_adapters();
+        self.adapters.remove(self.backend.as_mut(), name)
+    }
+
+    /// The adapters, in the order in which they act.
+    pub fn adapters(&self) -> Vec<AdapterInfo> {
+        self.adapters.list()
+    }
+
+    fn change_adapters(&mut self) {
+        self.forget();
+        self.revision += 1;
+    }
+
     /// Starts a request.
     pub fn start(&mut self, prompt: Vec<u32>, params: Params) -> Result<Generation> {
         Generation::new(self, prompt, params)
@@ -176,6 +215,10 @@ impl Model {
 
     pub(crate) fn context(&self) -> usize {
         self.info.context_length
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     pub(crate) fn tokens(&self) -> &[u32] {

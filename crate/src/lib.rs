@@ -2,7 +2,7 @@
 //!
 //! The map, from the outside in:
 //!
-//! * [`engine`] joins the parts: load a model, chat, complete.
+//! * [`engine`] joins the parts: load a model, chat, complete; [`adapters`] come and go while it stays.
 //! * [`generate`] is prefill, decode, sampling, stopping.
 //! * [`models`] holds one short file per architecture, built from [`layers`].
 //! * [`backend`] is the contract between models and hardware, with its implementations; [`ops`] says what can be computed,
@@ -11,6 +11,7 @@
 //! * [`text`] turns text into tokens and back, and conversations into prompts.
 //! * `web` is the only place that names the browser.
 
+pub mod adapters;
 pub mod backend;
 pub mod card;
 pub mod engine;

@@ -159,6 +159,30 @@ fn perplexity_has_a_likelihood_for_every_token_but_the_first() {
 }
 
 #[test]
+fn adapters_act() {
+    let (source, adapter) = (checkpoint(), fixture("tiny/llama_plain/lora_r4"));
+    let golden = json("tiny/llama_plain/lora_r4/golden.json");
+    let tokens = list(&ids(&golden["input_ids"]));
+    let said = succeed(&["logits", text(&source), "--tokens", &tokens, "--adapter", text(&adapter)]);
+    for (row, expected) in said["logits"].as_array().expect("logits").iter().zip(golden["logits"].as_array().expect("logits")) {
+        let worst = floats(row).iter().zip(floats(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-3, "off by {worst}");
+    }
+    let file = format!("{}=1.0", text(&adapter.join("adapter_model.safetensors")));
+    let said = succeed(&["generate", text(&source), "--tokens", &tokens, "--ignore-eos", "--max-tokens", "16", "--adapter", &file]);
+    assert_eq!(ids(&said["tokens"]), ids(&golden["greedy_ids"]));
+    let mean = |adapters: &[&str]| {
+        let said = succeed(&[&["perplexity", text(&source), "--tokens", &tokens], adapters].concat());
+        said["mean_nll"].as_f64().expect("a mean")
+    };
+    let scaled = |scale: &str| format!("{}={scale}", text(&adapter));
+    let (none, off, half) = (mean(&[]), mean(&["--adapter", &scaled("0")]), mean(&["--adapter", &scaled("0.5")]));
+    let two_halves = mean(&["--adapter", &scaled("0.25"), "--adapter", &scaled("0.25")]);
+    assert!((none - off).abs() < 1e-6, "{none} {off}");
+    assert!((half - none).abs() > 0.01 && (half - two_halves).abs() < 1e-4, "{none} {half} {two_halves}");
+}
+
+#[test]
 fn bench_measures() {
     let said = succeed(&["bench", text(&checkpoint()), "--prompt", "8", "--generate", "4", "--depth", "4"]);
     assert_eq!(said["backend"], "reference");
@@ -189,6 +213,7 @@ fn failures_have_a_code_and_status_1() {
         (&["generate", text(&source), "--prompt", "text"], "invalid_input"),
         (&["perplexity", text(&source), "--tokens", "1"], "invalid_input"),
         (&["bench", text(&source), "--generate", "1"], "invalid_input"),
+        (&["logits", text(&source), "--tokens", "1", "--adapter", "no-such-adapter"], "not_found"),
         (&["serve", "no-such-directory"], "not_found"),
     ] {
         let output = run(&[&["--json"], args].concat());

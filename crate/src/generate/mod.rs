@@ -105,6 +105,8 @@ pub struct Generation {
     usage: Usage,
     started: Instant,
     first_token: Option<Instant>,
+    /// Of the model's adapters when this began.
+    revision: u64,
 }
 
 impl Generation {
@@ -136,11 +138,17 @@ impl Generation {
             ending: None,
             started: Instant::now(),
             first_token: None,
+            revision: model.revision(),
         })
     }
 
     /// Does the next piece of work; `None` after [`Event::Done`] and after a failure.
     pub async fn next(&mut self, model: &mut Model) -> Result<Option<Event>> {
+        if self.revision != model.revision() && self.stops.take().is_some() {
+            // The session is another request's by now.
+            self.in_flight.clear();
+            return Err(Error::InvalidInput("the model's adapters were changed during this request: start it again".into()));
+        }
         let result = self.work(model).await;
         if result.is_err() {
             self.in_flight.clear();

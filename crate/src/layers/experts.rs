@@ -78,14 +78,14 @@ impl Experts {
 async fn stacked(loader: &mut Loader<'_>, prefix: &str, experts: usize, maps: &[(&str, usize)], cols: usize, bias: bool) -> Result<Linear> {
     let weight = loader.experts(prefix, experts, maps, cols).await?;
     let bias: Option<Weight> = if bias { Some(loader.expert_biases(prefix, experts, maps).await?) } else { None };
-    Ok(Linear::new(weight, bias))
+    Ok(Linear::new(loader, weight, bias))
 }
 
 /// A map of all experts as gpt-oss publishes it: `name`, `[experts, in, out]`, with `name_bias`.
 async fn transposed(loader: &mut Loader<'_>, name: &str, experts: usize, cols: usize, order: &[usize], bias: bool) -> Result<Linear> {
     let weight = loader.experts_transposed(name, experts, cols, order).await?;
     let bias = if bias { Some(loader.expert_biases_in_order(&format!("{name}_bias"), experts, order).await?) } else { None };
-    Ok(Linear::new(weight, bias))
+    Ok(Linear::new(loader, weight, bias))
 }
 
 impl Residual {

@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub mod abort;
+pub mod adapter;
 pub mod download;
 pub mod files;
 pub mod gguf;
@@ -35,7 +36,7 @@ pub mod store_memory;
 pub mod writer;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use open::{Inspection, convert, inspect, open, verify};
+pub use open::{Inspection, convert, inspect, open, open_adapter, verify};
 
 /// Random access to the files of a checkpoint: a directory, browser storage, or memory in tests.
 pub trait Files {

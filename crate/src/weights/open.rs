@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Checkpoint, Sink,
+    adapter::{self, Adapter},
     files::{Directory, Memory, failed},
     import,
     manifest::{FileEntry, MANIFEST, Manifest, Source, TensorEntry, hex},
@@ -68,6 +69,18 @@ pub fn open(path: &Path) -> Result<Checkpoint> {
             }
         }
     })
+}
+
+/// Opens an adapter: PEFT's directory, one of its safetensors files beside `adapter_config.json`, or a GGUF file.
+pub fn open_adapter(path: &Path) -> Result<Adapter> {
+    let directory = if path.is_file() { path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")) } else { path };
+    let directory = Directory::new(directory);
+    let mut listing = directory.listing()?;
+    if path.is_file() {
+        let name = last_name(path);
+        listing.retain(|file, _| *file == name || (file.ends_with(".json") && !name.ends_with(".gguf")));
+    }
+    pollster::block_on(adapter::open(Box::new(directory), &listing))
 }
 
 async fn open_checkpoint(directory: Directory, path: &Path) -> Result<Checkpoint> {

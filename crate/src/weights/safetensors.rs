@@ -111,7 +111,7 @@ pub(super) async fn read_json(files: &dyn Files, listing: &Listing, name: &str) 
     if value.is_object() { Ok(Some(value)) } else { Err(Error::InvalidFile(format!("{name}: not a JSON object"))) }
 }
 
-async fn read_small(files: &dyn Files, name: &str, size: u64) -> Result<Vec<u8>> {
+pub(super) async fn read_small(files: &dyn Files, name: &str, size: u64) -> Result<Vec<u8>> {
     if size > MAX_JSON {
         return Err(Error::InvalidFile(format!("{name} has {size} bytes; at most {MAX_JSON} are read")));
     }
@@ -151,7 +151,7 @@ async fn read_tensors(files: &dyn Files, listing: &Listing) -> Result<BTreeMap<S
     }
 }
 
-fn tensor(name: &str, entry: Entry) -> Result<TensorInfo> {
+pub(super) fn tensor(name: &str, entry: Entry) -> Result<TensorInfo> {
     let format = match entry.dtype {
         Dtype::F32 => Format::F32,
         Dtype::F16 => Format::F16,

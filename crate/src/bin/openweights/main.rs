@@ -17,6 +17,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use openweights::{
     Error, Result,
+    adapters::AdapterInfo,
     backend::{Backend, gpu::Gpu, reference::Reference},
     engine::{LoadOptions, Model},
     weights,
@@ -63,6 +64,9 @@ struct Source {
     /// Most tokens of prompt and answer together.
     #[arg(long)]
     context: Option<usize>,
+    /// A LoRA adapter: PEFT's directory, or a GGUF file; with =SCALE so many times as strong. May be given several times.
+    #[arg(long = "adapter", value_name = "PATH[=SCALE]")]
+    adapters: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,8 +93,28 @@ impl Source {
         let checkpoint = weights::open(&self.source)?;
         let options = LoadOptions { context_length: self.context };
         let mut progress = Meter::new("loading");
-        pollster::block_on(Model::load(&checkpoint, self.backend.open()?, options, &mut |done, total| progress.show(done, total)))
+        let mut show = |done, total| progress.show(done, total);
+        let mut model = pollster::block_on(Model::load(&checkpoint, self.backend.open()?, options, &mut show))?;
+        for (index, text) in self.adapters.iter().enumerate() {
+            let (path, scale) = path_and_scale(text);
+            let name = path.file_name().map_or_else(|| text.clone(), |name| name.to_string_lossy().into_owned());
+            // The same adapter may be given twice.
+            let name = if model.adapters().iter().any(|a| a.name == name) { format!("{name} ({})", index + 1) } else { name };
+            pollster::block_on(model.add_adapter(&weights::open_adapter(&path)?, &name, scale, &checkpoint))?;
+        }
+        for AdapterInfo { name, base_model, .. } in model.adapters().iter().filter(|a| a.base_matches == Some(false)) {
+            let own = model.card().name.as_ref().or(model.card().origin.as_ref()).map_or("without a name", |d| &d.value);
+            eprintln!("note: adapter {name} says it was made for {:?}; this model is {own:?}", base_model.as_deref().unwrap_or_default());
+        }
+        Ok(model)
     }
+}
+
+/// `PATH` or `PATH=SCALE`.
+fn path_and_scale(text: &str) -> (PathBuf, f32) {
+    let scaled = text.rsplit_once('=').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
+    let (path, scale) = scaled.unwrap_or((text, 1.0));
+    (path.into(), scale)
 }
 
 /// A progress line on standard error, if that is a terminal.

@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 
-use super::file::File;
+use super::{families::ARCHITECTURES, file::File};
 use crate::error::Result;
 
 /// An architecture that GGUF files name.
@@ -151,4 +151,19 @@ impl Line {
     pub const fn minus_one(self) -> Line {
         Line { offset: -1.0, ..self }
     }
+}
+
+/// What publishers call the matrix `file` of an architecture, both without `.weight`, and the order of its rows. `None` where
+/// there is no such matrix, or where publishers have several for it.
+pub fn published(architecture: &str, file: &str) -> Option<(String, Rows)> {
+    let of_name = ARCHITECTURES.iter().filter(|a| a.name == architecture);
+    let mut lines = of_name.flat_map(|a| a.tensors.iter().copied().flatten()).filter(|line| line.shape.len() == 2 && line.parts.is_empty());
+    lines.find_map(|line| match line.file.split_once("{}") {
+        None => (line.file == file).then(|| (line.name.to_owned(), line.rows)),
+        Some((before, after)) => {
+            let layer = file.strip_prefix(before)?.strip_suffix(after)?;
+            layer.parse::<u32>().ok()?;
+            Some((line.name.replace("{}", layer), line.rows))
+        }
+    })
 }

@@ -23,7 +23,8 @@ pub enum Order {
 }
 
 impl Order {
-    pub(super) fn new(rows: Rows, heads: usize, head_dim: usize) -> Order {
+    /// The order of `rows` for heads of these sizes.
+    pub fn new(rows: Rows, heads: usize, head_dim: usize) -> Order {
         match rows {
             Rows::AsPublished => Order::AsStored,
             Rows::Interleaved => Order::Interleaved { head_dim },
@@ -54,8 +55,8 @@ impl Order {
         out
     }
 
-    /// Where the file keeps the publisher's row `i`.
-    fn stored(self, i: usize) -> usize {
+    /// Where the file keeps the publisher's row `i`, of the first [`Order::together`].
+    pub fn stored(self, i: usize) -> usize {
         match self {
             Order::AsStored => i,
             Order::Interleaved { head_dim } => i % (head_dim / 2) * 2 + i / (head_dim / 2),

@@ -37,9 +37,14 @@ impl Slot {
         Ref::map(self.0.borrow(), Vec::as_slice)
     }
 
-    /// Puts other sides in their place.
-    pub fn set(&self, sides: Vec<Side>) {
-        self.0.replace(sides);
+    /// Adds a side after the others.
+    pub fn push(&self, side: Side) {
+        self.0.borrow_mut().push(side);
+    }
+
+    /// Takes all sides away.
+    pub fn clear(&self) {
+        self.0.borrow_mut().clear();
     }
 }
 
