@@ -1,7 +1,17 @@
 //! Every format against the blocks and values of ggml's own Python package.
 
+use futures_util::{StreamExt, stream};
 use half::f16;
-use openweights::quant::{Format, Plane};
+use openweights::{
+    quant::{Format, Plane},
+    weights::{
+        files::Memory,
+        gguf::Value,
+        import::{self, Options},
+        package,
+    },
+};
+use openweights_tests::gguf_writer::{Gguf, GgufTensor};
 
 /// A row: its ggml blocks and their values.
 struct Row {
@@ -72,4 +82,63 @@ fn a_scale_too_large_for_f16_is_refused() {
         let row = vec![0xff; format.ggml_row_bytes(256)];
         format.split_ggml_row(&row, &mut Vec::new(), &mut Vec::new()).unwrap();
     }
+}
+
+/// A llama of three layers of width 256, whose matrices take turns in the formats; all rows of a matrix are the golden one.
+fn gguf_of_all_types(golden: &[(Format, Vec<Row>)]) -> Gguf {
+    let integers = [
+        ("vocab_size", 256),
+        ("context_length", 128),
+        ("embedding_length", 256),
+        ("block_count", 3),
+        ("feed_forward_length", 256),
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 4),
+        ("rope.dimension_count", 64),
+    ];
+    let mut metadata = vec![("general.architecture".to_owned(), Value::String("llama".into()))];
+    metadata.extend(integers.map(|(key, value)| (format!("llama.{key}"), Value::Integer(value))));
+    metadata.push(("llama.attention.layer_norm_rms_epsilon".into(), Value::Float(1e-5)));
+    let mut tensors = Vec::new();
+    let mut turns = golden.iter().cycle();
+    let mut add = |name: String| {
+        let norm = name.contains("norm");
+        let (format, rows) = if norm { &golden[0] } else { turns.next().unwrap() };
+        let shape = if norm { vec![256] } else { vec![256, 256] };
+        let data = rows[0].blocks.repeat(if norm { 1 } else { 256 });
+        tensors.push(GgufTensor { name, shape, kind: format.ggml().id, data });
+    };
+    add("token_embd.weight".into());
+    for layer in 0..3 {
+        for part in ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"] {
+            add(format!("blk.{layer}.{part}.weight"));
+        }
+    }
+    add("output_norm.weight".into());
+    Gguf { version: 3, metadata, tensors }
+}
+
+#[test]
+fn every_type_is_kept_by_the_import() {
+    let golden = golden();
+    let bytes = gguf_of_all_types(&golden).to_bytes().1;
+    let (len, mut memory, mut seen) = (bytes.len() as u64, Memory::default(), Vec::new());
+    let stream = stream::iter([Ok(bytes)]).boxed_local();
+    let checkpoint = pollster::block_on(async {
+        let manifest = import::gguf(stream, len, Options::default(), &mut memory, &mut |_, _| {}).await?;
+        package::open(&manifest, Box::new(memory)).await
+    })
+    .unwrap();
+    for (name, info) in checkpoint.tensors.iter().filter(|(_, info)| info.shape.len() == 2) {
+        let format = info.format;
+        let row = &golden.iter().find(|g| g.0 == format).unwrap().1[0];
+        let (mut values, mut scales) = (Vec::new(), Vec::new());
+        format.split_ggml_row(&row.blocks, &mut values, &mut scales).unwrap();
+        for (plane, expected) in [(Plane::Values, values), (Plane::Scales, scales)] {
+            let stored = pollster::block_on(checkpoint.read_rows(info, plane, 0, 256)).unwrap();
+            assert!(stored == expected.repeat(256), "{name}, {} {plane:?}", format.name());
+        }
+        seen.push(format);
+    }
+    assert!(Format::ALL.iter().all(|format| seen.contains(format)), "{seen:?}");
 }

@@ -43,11 +43,11 @@ pub fn reference(table: &[f32], cols: usize, ids: &[u32]) -> Vec<f32> {
     ids.iter().flat_map(|&id| &table[id as usize * cols..][..cols]).copied().collect()
 }
 
-/// Every kind of planes, tables of one and of several segments.
+/// Every format, tables of one and of several segments.
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut random = Random(1);
-    for format in Format::ALL.into_iter().filter(|format| format.planes() == *format) {
+    for format in Format::ALL {
         for (cols, vocab, split, rows) in [(32, 50, 50, 1), (80, 33, 20, 7), (576, 100, 64, 65)] {
             let segments = if split == vocab { vec![(format, vocab)] } else { vec![(format, split), (format, vocab - split)] };
             let (table, dense) = check::random_weight(backend, &mut random, cols, &segments).await?;

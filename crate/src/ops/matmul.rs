@@ -184,8 +184,9 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
         }
     }
     let mixed = [(Format::Q4_1, 48), (Format::Q8_0, 17), (Format::F16, 3)];
-    for rows in [1, 9] {
-        outcomes.push(case(backend, &mut random, rows, 96, &mixed, true, true).await?);
+    let shared_planes = [(Format::Q4K, 16), (Format::Q5K, 9), (Format::Q4K, 3), (Format::Iq4Xs, 5)];
+    for (rows, segments) in [(1, &mixed[..]), (9, &mixed), (1, &shared_planes), (9, &shared_planes)] {
+        outcomes.push(case(backend, &mut random, rows, 96, segments, true, true).await?);
     }
     outcomes.push(last_row_case(backend, &mut random).await?);
     Ok(outcomes)
