@@ -49,11 +49,12 @@ impl Experts {
         let router = Linear::load(loader, &format!("{layer}{module}.{router}"), experts, hidden, bias).await?;
         let prefix = format!("{layer}{module}.experts");
         let [gate, up, down] = maps;
-        let (gate_up, down) = if loader.has(&format!("{prefix}.gate_up_proj")) {
+        let fused = format!("{prefix}.gate_up_proj");
+        let (gate_up, down) = if loader.has(&fused) || loader.has(&format!("{fused}_blocks")) {
             let (turns, order) = (in_turns(2 * intermediate), (0..hidden).collect::<Vec<_>>());
             (
-                transposed(loader, &format!("{prefix}.gate_up_proj"), experts, hidden, &turns, bias).await?,
-                transposed(loader, &format!("{prefix}.down_proj"), experts, intermediate, &order, bias).await?,
+                published_by_openai(loader, &fused, experts, hidden, &turns, bias).await?,
+                published_by_openai(loader, &format!("{prefix}.down_proj"), experts, intermediate, &order, bias).await?,
             )
         } else {
             (
@@ -81,9 +82,21 @@ async fn stacked(loader: &mut Loader<'_>, prefix: &str, experts: usize, maps: &[
     Ok(Linear::new(loader, weight, bias))
 }
 
-/// A map of all experts as gpt-oss publishes it: `name`, `[experts, in, out]`, with `name_bias`.
-async fn transposed(loader: &mut Loader<'_>, name: &str, experts: usize, cols: usize, order: &[usize], bias: bool) -> Result<Linear> {
-    let weight = loader.experts_transposed(name, experts, cols, order).await?;
+/// A map of all experts as gpt-oss publishes it: `name`, `[experts, in, out]`, or `name_blocks`, `[experts, out, in]` in mxfp4; with
+/// `name_bias`.
+async fn published_by_openai(
+    loader: &mut Loader<'_>,
+    name: &str,
+    experts: usize,
+    cols: usize,
+    order: &[usize],
+    bias: bool,
+) -> Result<Linear> {
+    let blocks = format!("{name}_blocks");
+    let weight = match loader.has(&blocks) {
+        true => loader.experts_in_order(&blocks, experts, cols, order).await?,
+        false => loader.experts_transposed(name, experts, cols, order).await?,
+    };
     let bias = if bias { Some(loader.expert_biases_in_order(&format!("{name}_bias"), experts, order).await?) } else { None };
     Ok(Linear::new(loader, weight, bias))
 }

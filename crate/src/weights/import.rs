@@ -28,7 +28,7 @@ use crate::{
 /// Bytes of source rows that are converted at once.
 const BLOCK: usize = 1 << 20;
 
-/// What matrices become. Norms and biases always stay as they are stored.
+/// What matrices become. Norms, biases and routers always stay as they are stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Quantize {
     /// 4 bits with a minimum ([`Format::Q4_1`]: a smaller error than Q4_0 on weights); token embeddings and output head 8 bits.
@@ -66,8 +66,12 @@ impl Quantize {
 
     /// The format of the tensor `name`, stored as `format` now.
     fn format(self, name: &str, format: Format, shape: &[usize]) -> Format {
+        // Rows of stacked experts are rows; other tensors of three dimensions are something else, or transposed.
+        let matrix = shape.len() == 2 || shape.len() == 3 && name.contains(".experts.") && name.ends_with(".weight");
+        // A router is small, and what it chooses matters.
+        let router = [".gate.weight", ".router.weight"].iter().any(|end| name.ends_with(end));
         let chosen = match self {
-            _ if shape.len() != 2 => format,
+            _ if !matrix || router => format,
             Quantize::Keep => format,
             Quantize::F16 => Format::F16,
             Quantize::Q4 if !name.contains("embed_tokens") && !name.contains("lm_head") => Format::Q4_1,

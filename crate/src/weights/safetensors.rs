@@ -7,6 +7,8 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde_json::{Value, json};
 
 use super::{Checkpoint, Files, Part, TensorInfo, files::Listing, manifest};
+mod mxfp4;
+
 use crate::{
     card::Card,
     error::{Error, Result},
@@ -65,8 +67,10 @@ pub async fn open(files: Box<dyn Files>, listing: &Listing) -> Result<Checkpoint
         .ok_or_else(|| Error::NotFound("config.json: a checkpoint directory must have one".into()))?;
     if let Some(quantization) = config.get("quantization_config").filter(|q| !q.is_null()) {
         let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-        let message = format!("config.json has a quantization_config of method {method:?}; checkpoints in f32, f16 or bf16 are read");
-        return Err(Error::UnsupportedFormat(message));
+        if method != "mxfp4" {
+            let message = format!("config.json has a quantization_config of method {method:?}; read are f32, f16, bf16 and mxfp4");
+            return Err(Error::UnsupportedFormat(message));
+        }
     }
     let tensors = read_tensors(&*files, listing).await?;
     let readme = match listing.get("README.md") {
@@ -121,18 +125,15 @@ pub(super) async fn read_small(files: &dyn Files, name: &str, size: u64) -> Resu
 /// The tensors of `model.safetensors`, or of the shards that the index names.
 async fn read_tensors(files: &dyn Files, listing: &Listing) -> Result<BTreeMap<String, TensorInfo>> {
     const INDEX: &str = "model.safetensors.index.json";
-    let mut tensors = BTreeMap::new();
     if let Some(&size) = listing.get("model.safetensors") {
-        for (name, entry) in read_header(files, "model.safetensors", size).await? {
-            tensors.insert(name.clone(), tensor(&name, entry)?);
-        }
-        return Ok(tensors);
+        return tensors(read_header(files, "model.safetensors", size).await?);
     }
     let Some(index) = read_json(files, listing, INDEX).await? else {
         return Err(Error::NotFound(format!("model.safetensors or {INDEX}: a checkpoint directory must have one of them")));
     };
     let bad = |what: String| Error::InvalidFile(format!("{INDEX}: {what}"));
     let map = index.get("weight_map").and_then(Value::as_object).ok_or_else(|| bad("no \"weight_map\"".into()))?;
+    let mut entries = BTreeMap::new();
     let mut shards: BTreeMap<&str, BTreeMap<String, Entry>> = BTreeMap::new();
     for (name, file) in map {
         let file = file.as_str().ok_or_else(|| bad(format!("the file of {name:?} is not a string")))?;
@@ -143,12 +144,20 @@ async fn read_tensors(files: &dyn Files, listing: &Listing) -> Result<BTreeMap<S
         }
         let entry = shards.get_mut(file).and_then(|s| s.remove(name));
         let entry = entry.ok_or_else(|| Error::InvalidFile(format!("tensor {name:?} is missing in {file:?}, where {INDEX} puts it")))?;
-        tensors.insert(name.clone(), tensor(name, entry)?);
+        entries.insert(name.clone(), entry);
     }
     match shards.iter().find_map(|(file, rest)| rest.keys().next().map(|name| (file, name))) {
         Some((file, name)) => Err(bad(format!("tensor {name:?} of {file:?} is not listed"))),
-        None => Ok(tensors),
+        None => tensors(entries),
     }
+}
+
+fn tensors(mut entries: BTreeMap<String, Entry>) -> Result<BTreeMap<String, TensorInfo>> {
+    let mut tensors = mxfp4::take_pairs(&mut entries)?;
+    for (name, entry) in entries {
+        tensors.insert(name.clone(), tensor(&name, entry)?);
+    }
+    Ok(tensors)
 }
 
 pub(super) fn tensor(name: &str, entry: Entry) -> Result<TensorInfo> {

@@ -15,6 +15,8 @@ pub struct GpuOptions {
     pub floor: bool,
     /// Use this variant for all products instead of choosing by device and number of tokens.
     pub matmul: Option<Variant>,
+    /// Split weights into planes of at most so many bytes, where the device would take larger ones.
+    pub max_plane_bytes: Option<usize>,
     /// Use the kernels for emulated (or for real) GPUs instead of asking the adapter.
     pub software: Option<bool>,
 }
@@ -79,7 +81,9 @@ impl Device {
         let reports = failure.clone();
         raw.set_device_lost_callback(move |reason, message| reports.set(Error::DeviceLost(format!("{message} ({reason:?})"))));
         let info = info(&adapter.get_info(), options.software);
-        Ok(Device { raw, queue, info, max_plane_bytes: max_binding_bytes.min(MAX_PLANE) as usize, max_binding_bytes, failure })
+        let most = max_binding_bytes.min(MAX_PLANE) as usize;
+        let max_plane_bytes = options.max_plane_bytes.map_or(most, |bytes| bytes.min(most));
+        Ok(Device { raw, queue, info, max_plane_bytes, max_binding_bytes, failure })
     }
 
     /// Waits for a submission (not for later ones, which may be under way), where waiting is possible: browsers call back by

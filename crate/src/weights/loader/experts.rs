@@ -6,6 +6,7 @@ use crate::{
     backend::Weight,
     error::{Error, Result},
     quant::Plane,
+    weights::TensorInfo,
 };
 
 /// Rows of a stack that are published in turns (gate, up, gate, up, ...): all of the first kind, then all of the second.
@@ -42,10 +43,10 @@ impl Loader<'_> {
             let stacked = format!("{prefix}.{map}.bias");
             let mut column = Vec::new();
             if self.has(&stacked) {
-                column = self.bias_floats(&stacked, &[experts, rows]).await?;
+                self.collect(&stacked, &[experts, rows], 0.0, &mut column).await?;
             } else {
                 for expert in 0..experts {
-                    column.extend(self.bias_floats(&format!("{prefix}.{expert}.{map}.bias"), &[rows]).await?);
+                    self.collect(&format!("{prefix}.{expert}.{map}.bias"), &[rows], 0.0, &mut column).await?;
                 }
             }
             columns.push(column);
@@ -55,10 +56,19 @@ impl Loader<'_> {
         self.new_vector(&data)
     }
 
-    /// The stack `name`, published as `[experts, cols, rows]`; `order` says which published row comes first, second, ...
+    /// The stack `name`, published as `[experts, rows, cols]`; `order` says which published row comes first, second, ...
+    pub async fn experts_in_order(&mut self, name: &str, experts: usize, cols: usize, order: &[usize]) -> Result<Weight> {
+        let tensor = self.expect(name, &[experts, order.len(), cols])?;
+        let reorder = |plane: Vec<u8>| {
+            let row_bytes = plane.len() / order.len();
+            order.iter().flat_map(|&from| &plane[from * row_bytes..][..row_bytes]).copied().collect()
+        };
+        self.stack(name, tensor, [order.len(), cols], |planes| planes.map(reorder)).await
+    }
+
+    /// The stack `name`, published as `[experts, cols, rows]`; `order` as in [`Loader::experts_in_order`].
     /// Its elements are moved one by one, so only floats can be read.
     pub async fn experts_transposed(&mut self, name: &str, experts: usize, cols: usize, order: &[usize]) -> Result<Weight> {
-        need_quads(name, cols)?;
         let rows = order.len();
         let tensor = self.expect(name, &[experts, cols, rows])?;
         let format = tensor.format;
@@ -66,50 +76,66 @@ impl Loader<'_> {
             let message = format!("tensor {name:?} is published transposed and quantised as {}", format.name());
             return Err(Error::UnsupportedFormat(message));
         }
+        let transpose = |[values, scales]: [Vec<u8>; 2]| {
+            let mut published = vec![0.0; rows * cols];
+            format.unpack_row(&values, &[], &mut published);
+            let (mut row, mut packed) = (vec![0.0; cols], Vec::new());
+            for &from in order {
+                row.iter_mut().enumerate().for_each(|(c, v)| *v = published[c * rows + from]);
+                format.pack_row(&row, &mut packed, &mut Vec::new());
+            }
+            [packed, scales]
+        };
+        self.stack(name, tensor, [rows, cols], transpose).await
+    }
+
+    /// A stack, expert by expert: `convert` makes an expert's planes, `rows` rows, of those that are published.
+    async fn stack(
+        &mut self,
+        name: &str,
+        tensor: &TensorInfo,
+        [rows, cols]: [usize; 2],
+        convert: impl Fn([Vec<u8>; 2]) -> [Vec<u8>; 2],
+    ) -> Result<Weight> {
+        need_quads(name, cols)?;
+        let (format, experts, published) = (tensor.format, tensor.shape[0], tensor.shape[1]);
+        if !(rows * format.row_bytes(Plane::Scales, cols)).is_multiple_of(4) {
+            return Err(Error::UnsupportedFormat(format!("tensor {name:?}: an expert's scales, {rows} rows, do not end with a word")));
+        }
         let Some(backend) = self.backend.as_deref_mut() else { return Ok(Weight(u32::MAX)) };
         let whole = [Source { tensor, rows: 0..experts * rows }];
         let (segments, _) = segments(&whole, cols, backend.max_plane_bytes(), rows);
         let weight = backend.new_weight(cols, &segments)?;
-        let (mut index, mut written) = (0, 0);
+        let (mut segment, mut used) = (0, 0);
         for expert in 0..experts {
-            let packed = self.checkpoint.read_rows(tensor, Plane::Values, expert * cols, cols).await?;
-            let mut published = vec![0.0; rows * cols];
-            format.unpack_row(&packed, &[], &mut published);
-            let mut row = vec![0.0; cols];
-            let mut bytes = Vec::new();
-            for &from in order {
-                row.iter_mut().enumerate().for_each(|(c, v)| *v = published[c * rows + from]);
-                format.pack_row(&row, &mut bytes, &mut Vec::new());
-            }
+            let values = self.checkpoint.read_rows(tensor, Plane::Values, expert * published, published).await?;
+            let scales = self.checkpoint.read_rows(tensor, Plane::Scales, expert * published, published).await?;
+            self.advance((values.len() + scales.len()) as u64);
+            let planes = convert([values, scales]);
             // An expert larger than a segment goes on in the next one.
-            let mut bytes = bytes.as_slice();
-            while !bytes.is_empty() {
-                let room = segments[index].rows * format.row_bytes(Plane::Values, cols) - written;
-                let (here, rest) = bytes.split_at(room.min(bytes.len()));
-                let backend = self.backend.as_deref_mut().expect("there is one");
-                backend.write_weight(weight, index, Plane::Values, written, here)?;
-                (index, written) = if rest.is_empty() && here.len() < room { (index, written + here.len()) } else { (index + 1, 0) };
-                bytes = rest;
+            let mut row = 0;
+            while row < rows {
+                let here = (segments[segment].rows - used).min(rows - row);
+                for (plane, bytes) in [Plane::Values, Plane::Scales].into_iter().zip(&planes).filter(|(_, bytes)| !bytes.is_empty()) {
+                    let row_bytes = format.row_bytes(plane, cols);
+                    let backend = self.backend.as_deref_mut().expect("there is one");
+                    backend.write_weight(weight, segment, plane, used * row_bytes, &bytes[row * row_bytes..][..here * row_bytes])?;
+                }
+                (row, used) = (row + here, used + here);
+                if used == segments[segment].rows {
+                    (segment, used) = (segment + 1, 0);
+                }
             }
-            self.advance(packed.len() as u64);
         }
         Ok(weight)
     }
 
     /// The biases `name`, `[experts, rows]`, each expert's in `order`, as one vector.
     pub async fn expert_biases_in_order(&mut self, name: &str, experts: usize, order: &[usize]) -> Result<Weight> {
-        let published = self.bias_floats(name, &[experts, order.len()]).await?;
+        let mut published = Vec::new();
+        self.collect(name, &[experts, order.len()], 0.0, &mut published).await?;
         let data: Vec<f32> = published.chunks_exact(order.len()).flat_map(|b| order.iter().map(|&from| b[from])).collect();
         self.new_vector(&data)
-    }
-
-    /// All elements of a tensor of floats; nothing without a backend.
-    async fn bias_floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.expect(name, shape)?;
-        if tensor.format.is_quantised() {
-            return Err(Error::UnsupportedFormat(format!("tensor {name:?} holds biases and is quantised as {}", tensor.format.name())));
-        }
-        if self.backend.is_some() { self.floats(tensor).await } else { Ok(Vec::new()) }
     }
 }
 
