@@ -89,8 +89,12 @@ impl Model {
         let session =
             backend.new_session(&SessionSpec { caches: network.caches(), convs: network.convs(), context, vocab: network.vocab() })?;
         let info = Info { architecture, backend: backend.info(), context_length: context, vocab_size: network.vocab() };
-        // Emulated devices get few tokens at a time, so that a request can be stopped within seconds.
-        let prefill_chunk = if info.backend.software { 32 } else { 256 };
+        // Slow devices get few tokens at a time, so that a request can be stopped within seconds.
+        let prefill_chunk = match info.backend.name {
+            "cpu" => 64,
+            _ if info.backend.software => 32,
+            _ => 256,
+        };
         Ok(Model {
             backend,
             session,
@@ -246,7 +250,7 @@ impl Model {
     pub(crate) fn steps_ahead(&self, sampling: &Sampling) -> usize {
         let unfiltered = sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0;
         let stays = (sampling.temperature <= 0.0 || unfiltered) && self.info.vocab_size <= MOST_LOGITS;
-        if stays && !self.info.backend.software { 3 } else { 1 }
+        if stays && self.info.backend.name == "gpu" && !self.info.backend.software { 3 } else { 1 }
     }
 
     /// Records and submits a step; returns its logits.

@@ -8,7 +8,12 @@ use std::path::PathBuf;
 
 use openweights::{
     Result,
-    backend::{Backend, gpu::Gpu, reference::Reference},
+    backend::{
+        Backend,
+        cpu::{Cpu, CpuOptions},
+        gpu::Gpu,
+        reference::Reference,
+    },
     engine::{LoadOptions, Model},
     generate::{Event, FinishReason, Params, Usage},
     weights::Checkpoint,
@@ -43,6 +48,11 @@ pub fn ids(value: &Value) -> Vec<u32> {
 /// The reference backend.
 pub fn reference() -> Box<dyn Backend> {
     Box::new(Reference::default())
+}
+
+/// The CPU backend with the machine's best instructions, on two threads.
+pub fn cpu() -> Box<dyn Backend> {
+    Box::new(Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }))
 }
 
 /// The GPU backend; a machine that runs the tests must have an adapter, in software if need be.

@@ -8,7 +8,7 @@ use openweights::{
     },
     weights,
 };
-use openweights_tests::{fixture, gpu, greedy, ids, json, largest_difference, load_for, logits, reference};
+use openweights_tests::{cpu, fixture, gpu, greedy, ids, json, largest_difference, load_for, logits, reference};
 use serde_json::Value;
 
 /// Largest difference of a logit in f32 from transformers' f32.
@@ -60,6 +60,9 @@ macro_rules! goldens {
     ($($name:ident),* $(,)?) => {
         mod reference_backend {
             $(#[test] fn $name() { super::check(stringify!($name), super::reference); })*
+        }
+        mod cpu_backend {
+            $(#[test] fn $name() { super::check(stringify!($name), super::cpu); })*
         }
         mod gpu_backend {
             $(#[test] fn $name() { super::check(stringify!($name), super::gpu); })*
@@ -117,6 +120,7 @@ fn rewound(backend: fn() -> Box<dyn Backend>) {
 #[test]
 fn a_convolution_follows_a_rewound_conversation() {
     rewound(reference);
+    rewound(cpu);
     rewound(gpu);
     // As on a real GPU: three steps in flight.
     rewound(|| {

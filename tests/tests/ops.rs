@@ -3,6 +3,7 @@
 use openweights::{
     backend::{
         Backend, Input, Sampling,
+        cpu::{Cpu, CpuOptions, simd::Level},
         gpu::{Gpu, GpuOptions},
         reference::Reference,
     },
@@ -26,6 +27,17 @@ fn run(backend: &mut dyn Backend) {
 #[test]
 fn reference_backend() {
     run(&mut Reference::default());
+}
+
+/// Every instruction set that the machine has, on one thread and on several.
+#[test]
+fn cpu_backend() {
+    for level in Level::available() {
+        for threads in [1, 3] {
+            println!("{} on {threads}", level.name());
+            run(&mut Cpu::new(CpuOptions { threads: Some(threads), level: Some(level) }));
+        }
+    }
 }
 
 fn gpu(options: GpuOptions) -> Gpu {

@@ -7,7 +7,7 @@ use openweights::{
     text::Message,
     weights,
 };
-use openweights_tests::{answer, gpu, greedy, ids, json, load, logits, reference, smollm2_gguf};
+use openweights_tests::{cpu, answer, gpu, greedy, ids, json, load, logits, reference, smollm2_gguf};
 use serde_json::Value;
 
 fn model(backend: Box<dyn Backend>) -> openweights::engine::Model {
@@ -78,6 +78,18 @@ fn gpu_backend_is_close_to_the_reference() {
     let mean = kl.iter().sum::<f64>() / kl.len() as f64;
     println!("GPU backend: chat logits within {difference:.6}, mean KL {mean:.3e} on {} positions", kl.len());
     assert!(mean < 0.0005, "mean KL is {mean}");
+}
+
+#[test]
+fn cpu_backend_is_close_to_the_reference() {
+    let text = ids(&json("gguf/smollm2_text.json")["ids"]);
+    let (ours, exact) = (logits(&mut model(cpu()), &text), logits(&mut model(reference()), &text));
+    let kl: Vec<f64> = exact.iter().zip(&ours).map(|(p, q)| score::kl_divergence(p, q)).collect();
+    let nll = |rows: &[Vec<f32>]| rows.iter().zip(&text[1..]).map(|(row, id)| -score::log_probability(row, *id)).sum::<f64>();
+    let (mean, ratio) = (kl.iter().sum::<f64>() / kl.len() as f64, nll(&ours) / nll(&exact));
+    println!("CPU backend: mean KL {mean:.5} on {} positions, likelihood {ratio:.5} of the reference's", kl.len());
+    assert!(mean < 0.004, "mean KL is {mean}");
+    assert!((ratio - 1.0).abs() < 0.01, "mean negative log-likelihood is {ratio} of the reference's");
 }
 
 /// The reference's answer, to its end token and past it; then the same question again, which reuses the conversation.

@@ -232,6 +232,11 @@ pub trait Backend {
     /// What this is.
     fn info(&self) -> BackendInfo;
 
+    /// Whether products with quantised weights round activations to 8 bits, see [`crate::ops::matmul::round_activations`].
+    fn rounds_activations(&self) -> bool {
+        false
+    }
+
     /// Most bytes of one plane of one segment; the loader splits longer segments by rows.
     fn max_plane_bytes(&self) -> usize;
 

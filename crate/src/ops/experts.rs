@@ -161,7 +161,9 @@ async fn case(
     })
     .await?;
     let (ids, _) = super::route::reference(&logits, experts, routing);
-    let both = reference(&dense, out, cols, &x, &ids, bias.as_deref());
+    let row = |i: usize| ids[i / out] as usize * out + i % out;
+    let product = |x: &[f32]| reference(&dense, out, cols, x, &ids, bias.as_deref());
+    let both = matmul::rounded_where_quantised(backend, segments, cols, &x, row, product);
     let formats: Vec<_> = segments.iter().map(|s| format!("{} x {}", s.1, s.0.name())).collect();
     Ok(Outcome {
         name: format!("experts {shape:?} of {}, bias {with_bias}, each {each}, gate {gate:?}", formats.join(" + ")),

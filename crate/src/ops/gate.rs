@@ -72,7 +72,7 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
             b.norm_gated(input, norm_weight, 1e-5, matrix, None, activation)
         })
         .await?;
-        let both = super::matmul::reference(&dense, cols, &super::rms_norm::reference(&x, &norm, 1e-5), None, None);
+        let both = super::matmul::expected(backend, &segments, &dense, cols, &super::rms_norm::reference(&x, &norm, 1e-5), None, None);
         outcomes.push(Outcome {
             name: format!("norm_gated {activation:?} [{rows}, {cols}] -> {half}"),
             expected: reference(&both, 2 * half, activation),

@@ -170,6 +170,50 @@ pub fn reference(w: &[f32], cols: usize, x: &[f32], bias: Option<&[f32]>, residu
     y
 }
 
+/// Each group of 32 elements of a row as a backend rounds it that multiplies quantised weights with 8-bit activations: `x = scale *
+/// code`, codes -127 to 127, to nearest, ties to even, with the largest magnitude at 127.
+pub fn round_activations(x: &[f32], cols: usize) -> Vec<f32> {
+    let round = |group: &[f32]| -> Vec<f32> {
+        let largest = group.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        group.iter().map(|v| scale * (v * inverse).round_ties_even()).collect()
+    };
+    x.chunks_exact(cols).flat_map(|row| row.chunks(32).flat_map(round)).collect()
+}
+
+/// What `backend` should give: [`reference`], with activations rounded for quantised segments where it rounds them.
+pub fn expected(
+    backend: &dyn Backend,
+    segments: &[(Format, usize)],
+    dense: &[f32],
+    cols: usize,
+    x: &[f32],
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+) -> Vec<f32> {
+    let rows: usize = segments.iter().map(|s| s.1).sum();
+    rounded_where_quantised(backend, segments, cols, x, |i| i % rows, |x| reference(dense, cols, x, bias, residual))
+}
+
+/// `product(x)`, where `backend` rounds activations with those rounded for elements that come from quantised rows of a weight;
+/// `row(i)` is the weight's row that element `i` comes from.
+pub fn rounded_where_quantised(
+    backend: &dyn Backend,
+    segments: &[(Format, usize)],
+    cols: usize,
+    x: &[f32],
+    row: impl Fn(usize) -> usize,
+    product: impl Fn(&[f32]) -> Vec<f32>,
+) -> Vec<f32> {
+    let mut y = product(x);
+    if backend.rounds_activations() {
+        let quantised: Vec<bool> = segments.iter().flat_map(|&(format, rows)| vec![format.is_quantised(); rows]).collect();
+        let rounded = product(&round_activations(x, cols));
+        (0..y.len()).filter(|i| quantised[row(*i)]).for_each(|i| y[i] = rounded[i]);
+    }
+    y
+}
+
 /// Every kind of planes; one, few and many tokens; sizes around tiles and groups; bias, residual and both; stacked formats.
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
@@ -216,7 +260,7 @@ async fn case(
     let formats: Vec<_> = segments.iter().map(|s| s.0.name()).collect();
     Ok(Outcome {
         name: format!("matmul {} [{out}, {cols}] x {rows} rows, bias {with_bias}, residual {with_residual}", formats.join("+")),
-        expected: reference(&dense, cols, &x, bias.as_deref(), residual.as_deref()),
+        expected: expected(backend, segments, &dense, cols, &x, bias.as_deref(), residual.as_deref()),
         actual,
     })
 }
@@ -232,6 +276,6 @@ async fn last_row_case(backend: &mut dyn Backend, random: &mut Random) -> Result
         b.matmul(weight, last, None, None)
     })
     .await?;
-    let expected = reference(&dense, cols, &x[(rows - 1) * cols..], None, None);
+    let expected = expected(backend, &[(Format::Q8_0, out)], &dense, cols, &x[(rows - 1) * cols..], None, None);
     Ok(Outcome { name: "matmul of the last row".into(), expected, actual })
 }

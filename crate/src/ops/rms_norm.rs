@@ -59,7 +59,7 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
             b.norm_matmul(input, weight, 1e-5, matrix, None)
         })
         .await?;
-        let expected = super::matmul::reference(&dense, cols, &reference(&x, &w, 1e-5), None, None);
+        let expected = super::matmul::expected(backend, &[(Format::Q4_1, out)], &dense, cols, &reference(&x, &w, 1e-5), None, None);
         outcomes.push(Outcome { name: format!("norm_matmul [{rows}, {cols}] -> {out}"), expected, actual });
     }
     outcomes.push(of_heads(backend, &mut random).await?);

@@ -41,6 +41,23 @@ pub(super) fn put_product(scale: f32, factor: i32, scales: &mut Vec<u8>) -> Resu
     Ok(())
 }
 
+/// Codes of groups of `group` elements and `bytes` bytes: `code(bytes, i)`.
+pub(super) fn codes(values: &[u8], bytes: usize, codes: &mut [i8], group: usize, code: impl Fn(&[u8], usize) -> i8) {
+    for (values, codes) in values.chunks(bytes).zip(codes.chunks_mut(group)) {
+        codes.iter_mut().enumerate().for_each(|(i, c)| *c = code(values, i));
+    }
+}
+
+/// A group's f16 scale.
+pub(super) fn scale(scales: &[u8], group: usize) -> [f32; 2] {
+    [f16_at(scales, group), 0.0]
+}
+
+/// A group's f16 scale and minimum.
+pub(super) fn scale_minimum(scales: &[u8], group: usize) -> [f32; 2] {
+    [f16_at(scales, 2 * group), f16_at(scales, 2 * group + 1)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

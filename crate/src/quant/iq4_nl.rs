@@ -1,8 +1,8 @@
 //! 4 bits through a table that is denser around zero, groups of 32: `w = scale * table[q]`, as GGUF's IQ4_NL.
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{f16_at, field, interleave_nibbles},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, f16_at, field, interleave_nibbles, scale},
 };
 use crate::error::Result;
 
@@ -14,6 +14,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 32,
     scales: Scales::Scale,
     unpack,
+    integers: Some(Integers {
+        group: 32,
+        largest: 127,
+        signed: true,
+        offset: 0,
+        minima: false,
+        codes: |values, out| codes(values, 16, out, 32, |bytes, i| TABLE[usize::from(field(bytes, 4, i))]),
+        scale: scale,
+    }),
     pack: None,
     ggml: Ggml { id: 20, elements: 32, bytes: 18, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("nibbles.wgsl"), include_str!("scale.wgsl"), include_str!("iq4_nl.wgsl")],

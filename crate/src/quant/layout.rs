@@ -29,12 +29,33 @@ pub struct Layout {
     pub scales: Scales,
     /// Unpacks.
     pub unpack: Unpack,
+    /// For products of integers; none for floats.
+    pub integers: Option<Integers>,
     /// Packs, for formats that floats are converted to.
     pub pack: Option<Pack>,
     /// How GGUF files hold it.
     pub ggml: Ggml,
     /// Parts of a kernel: `unpack4`, `raw8`, `scaling` and `GROUP`, with the planes at bindings 5 and 6.
     pub wgsl: &'static [&'static str],
+}
+
+/// How a quantised row reads as integers: `w = scale * (code - offset) + minimum`.
+#[derive(Debug, Clone, Copy)]
+pub struct Integers {
+    /// Elements that share scale and minimum: 16 or 32.
+    pub group: usize,
+    /// Largest magnitude of a code.
+    pub largest: i32,
+    /// Codes below 0 occur.
+    pub signed: bool,
+    /// Subtracted from codes.
+    pub offset: i32,
+    /// Whether minima occur.
+    pub minima: bool,
+    /// Codes of a row.
+    pub codes: fn(values: &[u8], codes: &mut [i8]),
+    /// Scale and minimum of a row's group.
+    pub scale: fn(scales: &[u8], group: usize) -> [f32; 2],
 }
 
 /// A ggml type: rows are blocks.

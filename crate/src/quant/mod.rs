@@ -12,7 +12,7 @@
 //! scales have two levels, get one f16 for the product of the two: within 2^-11 of it. No format grows by more than 15 %.
 
 use crate::error::{Error, Result};
-pub use layout::{Ggml, Layout, Scales};
+pub use layout::{Ggml, Integers, Layout, Scales};
 
 mod bits;
 mod float;
@@ -181,6 +181,11 @@ impl Format {
         (self.layout().unpack)(values, scales, out);
     }
 
+    /// How a row reads as integers; none for floats.
+    pub fn integers(self) -> Option<Integers> {
+        self.planes().layout().integers
+    }
+
     /// Whether floats can be packed in this format; the others come from files.
     pub fn packs(self) -> bool {
         self.layout().pack.is_some()
@@ -220,6 +225,30 @@ mod tests {
             format.unpack_row(&values, &scales, &mut out);
             for (a, b) in row.iter().zip(&out) {
                 assert!((a - b).abs() <= bound, "{}: {a} became {b}", format.name());
+            }
+        }
+    }
+
+    #[test]
+    fn integers_say_what_unpacking_gives() {
+        for format in Format::ALL {
+            let Some(integers) = format.integers() else {
+                assert!(!format.is_quantised());
+                continue;
+            };
+            // Any bytes are a row; scales of few bits, so that f16 holds no infinity.
+            let bytes =
+                |plane, mask: u8| (0..format.row_bytes(plane, 512)).map(|i| (i * 89 + i / 7 * 13) as u8 & mask).collect::<Vec<u8>>();
+            let (values, scales) = (bytes(Plane::Values, 0xff), bytes(Plane::Scales, 0x3f));
+            let (mut expected, mut codes) = (vec![0.0; 512], vec![0_i8; 512]);
+            format.unpack_row(&values, &scales, &mut expected);
+            (integers.codes)(&values, &mut codes);
+            for (i, (w, code)) in expected.iter().zip(codes).enumerate() {
+                let [scale, minimum] = (integers.scale)(&scales, i / integers.group);
+                let code = i32::from(code);
+                assert!(code.abs() <= integers.largest + i32::from(format == Format::Q8_0) && (integers.signed || code >= 0));
+                assert!(integers.minima || minimum == 0.0);
+                assert_eq!(scale * (code - integers.offset) as f32 + minimum, *w, "{} element {i}", format.name());
             }
         }
     }

@@ -2,8 +2,8 @@
 //! safetensors files (gpt-oss) `blocks` and `scales` are these planes byte for byte.
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{field, interleave_nibbles},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, field, interleave_nibbles},
 };
 use crate::error::Result;
 
@@ -15,6 +15,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 32,
     scales: Scales::Exponent,
     unpack,
+    integers: Some(Integers {
+        group: 32,
+        largest: 12,
+        signed: true,
+        offset: 0,
+        minima: false,
+        codes: |values, out| codes(values, 16, out, 32, |bytes, i| DOUBLED[usize::from(field(bytes, 4, i))]),
+        scale: |scales, g| [half_power(scales[g]), 0.0],
+    }),
     pack: None,
     ggml: Ggml { id: 39, elements: 32, bytes: 17, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("nibbles.wgsl"), include_str!("mxfp4.wgsl")],

@@ -1,8 +1,8 @@
 //! 2 bits, groups of 16 with scales and minima in two levels: `w = d * scale * q - dmin * minimum`, as GGUF's Q2_K: 84 bytes.
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{f16_at, field, put_fields},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, f16_at, field, put_fields},
 };
 use crate::error::Result;
 
@@ -15,6 +15,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 256,
     scales: Scales::TwoLevel,
     unpack,
+    integers: Some(Integers {
+        group: 16,
+        largest: 3,
+        signed: false,
+        offset: 0,
+        minima: true,
+        codes: |values, out| codes(values, 64, out, 256, |bytes, i| field(bytes, 2, i) as i8),
+        scale: two_levels,
+    }),
     pack: None,
     ggml: Ggml { id: 10, elements: 256, bytes: 84, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("q2_k.wgsl")],
@@ -28,6 +37,12 @@ fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
             *o = d * f32::from(pair & 15) * f32::from(field(values, 2, i)) - dmin * f32::from(pair >> 4);
         }
     }
+}
+
+/// A group's `d * scale` and `-dmin * minimum`.
+fn two_levels(scales: &[u8], group: usize) -> [f32; 2] {
+    let (block, pair) = (&scales[group / 16 * 20..], scales[group / 16 * 20 + 4 + group % 16]);
+    [f16_at(block, 0) * f32::from(pair & 15), -f16_at(block, 1) * f32::from(pair >> 4)]
 }
 
 /// ggml's block: 16 bytes of scales and minima, 64 of elements (`128 h + 32 j + l` in bits `2 j` of byte `32 h + l`), d f16,

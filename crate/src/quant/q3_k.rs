@@ -1,8 +1,8 @@
 //! 3 bits, groups of 16 with scales in two levels: `w = d * scale * (q - 4)`, as GGUF's Q3_K: 116 bytes for 110.
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{f16_at, field, put_fields},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, f16_at, field, put_fields},
 };
 use crate::error::Result;
 
@@ -15,6 +15,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 256,
     scales: Scales::TwoLevel,
     unpack,
+    integers: Some(Integers {
+        group: 16,
+        largest: 7,
+        signed: false,
+        offset: 4,
+        minima: false,
+        codes: |values, out| codes(values, 12, out, 32, |bytes, i| (field(bytes, 2, i) | (field(&bytes[8..], 1, i) << 2)) as i8),
+        scale: two_levels,
+    }),
     pack: None,
     ggml: Ggml { id: 11, elements: 256, bytes: 110, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("q3_k.wgsl")],
@@ -29,6 +38,12 @@ fn unpack(values: &[u8], scales: &[u8], out: &mut [f32]) {
             *o = d * f32::from(scales[4 + i / 16] as i8) * (f32::from(q) - 4.0);
         }
     }
+}
+
+/// A group's `d * scale`.
+fn two_levels(scales: &[u8], group: usize) -> [f32; 2] {
+    let block = &scales[group / 16 * 20..];
+    [f16_at(block, 0) * f32::from(block[4 + group % 16] as i8), 0.0]
 }
 
 /// ggml's block: 32 bytes of high bits, 64 of low bits, 12 of scales, d f16. Element `128 h + 32 j + l` has its low bits in bits `2 j`

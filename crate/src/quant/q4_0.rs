@@ -3,8 +3,8 @@
 use half::f16;
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{f16_at, field, interleave_nibbles},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, f16_at, field, interleave_nibbles, scale},
 };
 use crate::error::Result;
 
@@ -16,6 +16,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 32,
     scales: Scales::Scale,
     unpack,
+    integers: Some(Integers {
+        group: 32,
+        largest: 15,
+        signed: false,
+        offset: 8,
+        minima: false,
+        codes: |values, out| codes(values, 16, out, 32, |bytes, i| field(bytes, 4, i) as i8),
+        scale: scale,
+    }),
     pack: Some(pack),
     ggml: Ggml { id: 2, elements: 32, bytes: 18, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("nibbles.wgsl"), include_str!("scale.wgsl"), include_str!("q4_0.wgsl")],

@@ -3,8 +3,8 @@
 use half::f16;
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{f16_at, field, interleave_nibbles, put_fields},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, f16_at, field, interleave_nibbles, put_fields, scale_minimum},
 };
 use crate::error::Result;
 
@@ -16,6 +16,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 32,
     scales: Scales::ScaleMinimum,
     unpack,
+    integers: Some(Integers {
+        group: 32,
+        largest: 15,
+        signed: false,
+        offset: 0,
+        minima: true,
+        codes: |values, out| codes(values, 16, out, 32, |bytes, i| field(bytes, 4, i) as i8),
+        scale: scale_minimum,
+    }),
     pack: Some(pack),
     ggml: Ggml { id: 3, elements: 32, bytes: 20, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("nibbles.wgsl"), include_str!("scale_minimum.wgsl"), include_str!("q4_1.wgsl")],

@@ -1,8 +1,8 @@
 //! 5 bits, symmetric, groups of 32: `w = scale * (q - 16)`, as GGUF's Q5_0.
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{f16_at, field, interleave_nibbles},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, f16_at, field, interleave_nibbles, scale},
 };
 use crate::error::Result;
 
@@ -14,6 +14,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 32,
     scales: Scales::Scale,
     unpack,
+    integers: Some(Integers {
+        group: 32,
+        largest: 31,
+        signed: false,
+        offset: 16,
+        minima: false,
+        codes: |values, out| codes(values, 20, out, 32, |bytes, i| (field(bytes, 4, i) | (field(&bytes[16..], 1, i) << 4)) as i8),
+        scale: scale,
+    }),
     pack: None,
     ggml: Ggml { id: 6, elements: 32, bytes: 22, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("q5.wgsl"), include_str!("scale.wgsl"), include_str!("q5_0.wgsl")],

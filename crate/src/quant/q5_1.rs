@@ -1,8 +1,8 @@
 //! 5 bits with a minimum, groups of 32: `w = scale * q + minimum`, as GGUF's Q5_1.
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{f16_at, interleave_nibbles},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, f16_at, field, interleave_nibbles, scale_minimum},
     q5_0::five_bits,
 };
 use crate::error::Result;
@@ -15,6 +15,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 32,
     scales: Scales::ScaleMinimum,
     unpack,
+    integers: Some(Integers {
+        group: 32,
+        largest: 31,
+        signed: false,
+        offset: 0,
+        minima: true,
+        codes: |values, out| codes(values, 20, out, 32, |bytes, i| (field(bytes, 4, i) | (field(&bytes[16..], 1, i) << 4)) as i8),
+        scale: scale_minimum,
+    }),
     pack: None,
     ggml: Ggml { id: 7, elements: 32, bytes: 24, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("q5.wgsl"), include_str!("scale_minimum.wgsl")],

@@ -2,8 +2,8 @@
 //! for 210.
 
 use super::{
-    Format, Ggml, Layout, Scales,
-    bits::{f16_at, field, put_fields, put_product},
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{codes, f16_at, field, put_fields, put_product, scale},
 };
 use crate::error::Result;
 
@@ -15,6 +15,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 16,
     scales: Scales::Scale,
     unpack,
+    integers: Some(Integers {
+        group: 16,
+        largest: 63,
+        signed: false,
+        offset: 32,
+        minima: false,
+        codes: |values, out| codes(values, 12, out, 16, |bytes, i| (field(bytes, 4, i) | (field(&bytes[8..], 2, i) << 4)) as i8),
+        scale: scale,
+    }),
     pack: None,
     ggml: Ggml { id: 14, elements: 256, bytes: 210, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("scale.wgsl"), include_str!("q6_k.wgsl")],

@@ -2,7 +2,10 @@
 
 use half::f16;
 
-use super::{Format, Ggml, Layout, Scales, bits::f16_at};
+use super::{
+    Format, Ggml, Integers, Layout, Scales,
+    bits::{f16_at, scale},
+};
 use crate::error::Result;
 
 /// `values`: 32 signed bytes a group; `scales`: one f16 a group.
@@ -13,6 +16,15 @@ pub(super) const LAYOUT: Layout = Layout {
     group: 32,
     scales: Scales::Scale,
     unpack,
+    integers: Some(Integers {
+        group: 32,
+        largest: 127,
+        signed: true,
+        offset: 0,
+        minima: false,
+        codes: |values, out| values.iter().zip(out).for_each(|(v, c)| *c = *v as i8),
+        scale: scale,
+    }),
     pack: Some(pack),
     ggml: Ggml { id: 8, elements: 32, bytes: 34, split },
     wgsl: &[include_str!("quantised.wgsl"), include_str!("scale.wgsl"), include_str!("q8_0.wgsl")],

@@ -18,7 +18,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use openweights::{
     Error, Result,
     adapters::AdapterInfo,
-    backend::{Backend, gpu::Gpu, reference::Reference},
+    backend::{
+        Backend,
+        cpu::{Cpu, CpuOptions},
+        gpu::Gpu,
+        reference::Reference,
+    },
     engine::{LoadOptions, Model},
     weights,
 };
@@ -61,6 +66,9 @@ struct Source {
     /// What computes.
     #[arg(long, value_enum, default_value = "cpu")]
     backend: BackendName,
+    /// Threads of the CPU backend; by default one per processor.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Most tokens of prompt and answer together.
     #[arg(long)]
     context: Option<usize>,
@@ -71,7 +79,7 @@ struct Source {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BackendName {
-    /// The processor: today the same as `reference`.
+    /// The processor: SIMD kernels on threads.
     Cpu,
     /// The graphics processor, through Vulkan, Metal or Direct3D 12.
     Gpu,
@@ -80,9 +88,10 @@ enum BackendName {
 }
 
 impl BackendName {
-    fn open(self) -> Result<Box<dyn Backend>> {
+    fn open(self, threads: Option<usize>) -> Result<Box<dyn Backend>> {
         match self {
-            BackendName::Cpu | BackendName::Reference => Ok(Box::new(Reference::default())),
+            BackendName::Cpu => Ok(Box::new(Cpu::new(CpuOptions { threads, ..CpuOptions::default() }))),
+            BackendName::Reference => Ok(Box::new(Reference::default())),
             BackendName::Gpu => Ok(Box::new(pollster::block_on(Gpu::new(Default::default()))?)),
         }
     }
@@ -94,7 +103,7 @@ impl Source {
         let options = LoadOptions { context_length: self.context };
         let mut progress = Meter::new("loading");
         let mut show = |done, total| progress.show(done, total);
-        let mut model = pollster::block_on(Model::load(&checkpoint, self.backend.open()?, options, &mut show))?;
+        let mut model = pollster::block_on(Model::load(&checkpoint, self.backend.open(self.threads)?, options, &mut show))?;
         for (index, text) in self.adapters.iter().enumerate() {
             let (path, scale) = path_and_scale(text);
             let name = path.file_name().map_or_else(|| text.clone(), |name| name.to_string_lossy().into_owned());

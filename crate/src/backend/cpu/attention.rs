@@ -1,0 +1,290 @@
+//! Attention in one pass over the cache (Dao et al. 2022; Milakov and Gimelshein 2018): per page of 64 positions scores, running
+//! maximum and sum, weighted values. All queries that share a key/value head go together, so that keys and values are read once.
+#![allow(unsafe_code)] // Vector loads and stores.
+
+use std::ops::Range;
+
+use super::{
+    activations::fold,
+    cache::{BLOCK, Cache, PAGE},
+    simd::{self, Simd, Task, unroll},
+};
+use crate::backend::Attention;
+
+/// The queries of some rows that share a key/value head, over some pages.
+pub struct Attend<'a> {
+    /// Keys and values.
+    pub cache: &'a Cache,
+    /// Heads, scale, window.
+    pub spec: &'a Attention,
+    /// Position of the first row of `q`.
+    pub past: usize,
+    /// Positions that the cache holds, the step's included.
+    pub positions: usize,
+    /// Queries, `[rows, heads * head_dim]`, rows `stride` apart.
+    pub q: &'a [f32],
+    /// See `q`.
+    pub stride: usize,
+    /// Rows of `q`.
+    pub rows: Range<usize>,
+    /// The head of keys and values.
+    pub head: usize,
+    /// Pages of the cache.
+    pub pages: Range<usize>,
+    /// Working memory: [`Attend::scratch`] floats.
+    pub scratch: &'a mut [f32],
+}
+
+/// What a query has gathered: `sum(exp(score - largest) * value) / sum(exp(score - largest))` is its result.
+#[derive(Clone, Copy)]
+pub struct Gathered<'a> {
+    /// Largest score.
+    pub largest: f32,
+    /// Sum of weights.
+    pub sum: f32,
+    /// Weighted sum of values.
+    pub values: &'a [f32],
+}
+
+impl Attend<'_> {
+    /// Floats of working memory for `queries` queries.
+    pub fn scratch(queries: usize, width: usize) -> usize {
+        queries * (PAGE + width + 2)
+    }
+
+    fn queries(&self) -> usize {
+        self.rows.len() * self.spec.heads / self.spec.kv_heads
+    }
+}
+
+/// The parts of the working memory after [`Attend`] ran, query by query (row by row, head by head within a row).
+pub fn gathered(scratch: &[f32], queries: usize, width: usize) -> impl Iterator<Item = Gathered<'_>> {
+    let (values, rest) = scratch.split_at(queries * width);
+    let (largest, rest) = rest.split_at(queries);
+    values.chunks_exact(width).zip(largest).zip(&rest[..queries]).map(|((values, largest), sum)| Gathered {
+        largest: *largest,
+        sum: *sum,
+        values,
+    })
+}
+
+impl Task for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.queries();
+        let group = self.spec.heads / self.spec.kv_heads;
+        let (head_dim, width) = (self.spec.head_dim, self.cache.width());
+        let Attend { cache, spec, past, positions, q, stride, rows, head, pages, scratch } = self;
+        let (sums_of_values, rest) = scratch.split_at_mut(n * width);
+        let (largest, rest) = rest.split_at_mut(n);
+        let (sums, rest) = rest.split_at_mut(n);
+        let weights = &mut rest[..n * PAGE];
+        sums_of_values.fill(0.0);
+        largest.fill(f32::NEG_INFINITY);
+        sums.fill(0.0);
+        // Query `i` is head `head * group + i % group` of row `rows.start + i / group`.
+        let query = |i: usize| &q[(rows.start + i / group) * stride + (head * group + i % group) * head_dim..][..head_dim];
+        let position = |i: usize| past + rows.start + i / group;
+        for page in pages {
+            let first = page * PAGE;
+            let count = PAGE.min(positions - first);
+            let visible = |i: usize| -> Range<usize> {
+                let seen = seen(spec, position(i), positions);
+                let within = |p: usize| p.clamp(first, first + count) - first;
+                within(seen.start)..within(seen.end)
+            };
+            if visible(0).is_empty() && visible(n - 1).is_empty() {
+                continue;
+            }
+            let (keys, values) = (cache.keys(page, head), cache.values(page, head));
+            let used = count.next_multiple_of(BLOCK);
+            unsafe {
+                by_fours(n, |i, many| {
+                    let q: [*const f32; 4] = std::array::from_fn(|j| query((i + j).min(n - 1)).as_ptr());
+                    let out = weights[i * PAGE..].as_mut_ptr();
+                    for block in 0..used / BLOCK {
+                        let keys = keys[block * BLOCK * head_dim..].as_ptr();
+                        let out = out.add(block * BLOCK);
+                        match many {
+                            4 => scores::<S, 4>(q, keys, head_dim, out),
+                            3 => scores::<S, 3>(q, keys, head_dim, out),
+                            2 => scores::<S, 2>(q, keys, head_dim, out),
+                            _ => scores::<S, 1>(q, keys, head_dim, out),
+                        }
+                    }
+                });
+                for i in 0..n {
+                    let row = &mut weights[i * PAGE..][..used];
+                    let factor = soften::<S>(row, visible(i), spec, &mut largest[i], &mut sums[i]);
+                    if factor != 1.0 {
+                        scale::<S>(&mut sums_of_values[i * width..][..width], factor);
+                    }
+                }
+                by_fours(n, |i, many| {
+                    let (p, out) = (weights[i * PAGE..].as_ptr(), sums_of_values[i * width..].as_mut_ptr());
+                    match many {
+                        4 => gather::<S, 4>(p, values, count, width, out),
+                        3 => gather::<S, 3>(p, values, count, width, out),
+                        2 => gather::<S, 2>(p, values, count, width, out),
+                        _ => gather::<S, 1>(p, values, count, width, out),
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The positions that a query at `position` sees, of `positions` in all.
+pub fn seen(spec: &Attention, position: usize, positions: usize) -> Range<usize> {
+    let reach = spec.window.unwrap_or(positions);
+    let end = if spec.causal { position + 1 } else { (position + reach).min(positions) };
+    (position + 1).saturating_sub(reach)..end
+}
+
+/// `f(first, many)` over `0..n` in groups of up to four.
+#[inline(always)]
+fn by_fours(n: usize, mut f: impl FnMut(usize, usize)) {
+    let mut i = 0;
+    while i < n {
+        let many = (n - i).min(4);
+        f(i, many);
+        i += many;
+    }
+}
+
+/// Dot products of `Q` queries with 16 interleaved keys; results `PAGE` apart.
+#[inline(always)]
+unsafe fn scores<S: Simd, const Q: usize>(q: [*const f32; 4], keys: *const f32, head_dim: usize, out: *mut f32) {
+    // Two vectors of positions at a time keep four queries in 16 registers.
+    let wide = BLOCK.min(2 * S::LANES);
+    unsafe {
+        for from in (0..BLOCK).step_by(wide) {
+            let mut sums = [[S::splat(0.0); 2]; Q];
+            for d in 0..head_dim {
+                let at = keys.add(d * BLOCK + from);
+                let low = S::load(at);
+                let high = if wide > S::LANES { S::load(at.add(S::LANES)) } else { low };
+                unroll!(j in Q => {
+                    let x = S::splat(*q[j].add(d));
+                    sums[j][0] = S::mul_add(low, x, sums[j][0]);
+                    if wide > S::LANES {
+                        sums[j][1] = S::mul_add(high, x, sums[j][1]);
+                    }
+                });
+            }
+            unroll!(j in Q => {
+                S::store(out.add(j * PAGE + from), sums[j][0]);
+                if wide > S::LANES {
+                    S::store(out.add(j * PAGE + from + S::LANES), sums[j][1]);
+                }
+            });
+        }
+    }
+}
+
+/// Turns scores into weights `exp(score - largest)`, 0 where not visible; returns the factor for what was gathered before.
+#[inline(always)]
+unsafe fn soften<S: Simd>(row: &mut [f32], visible: Range<usize>, spec: &Attention, largest: &mut f32, sum: &mut f32) -> f32 {
+    if visible.is_empty() {
+        row.fill(0.0);
+        return 1.0;
+    }
+    unsafe {
+        let p = row.as_mut_ptr();
+        let mut highest = S::splat(f32::NEG_INFINITY);
+        let scale = S::splat(spec.scale);
+        row[..visible.start].fill(f32::NEG_INFINITY);
+        row[visible.end..].fill(f32::NEG_INFINITY);
+        for i in (0..row.len()).step_by(S::LANES) {
+            let mut score = S::mul(S::load(p.add(i)), scale);
+            if let Some(cap) = spec.softcap {
+                score = softcap::<S>(score, cap);
+            }
+            highest = S::max(score, highest);
+            S::store(p.add(i), score);
+        }
+        let before = *largest;
+        // Softened scores beyond the visible ones are at least the cap's negative: they are cut below.
+        *largest = before.max(fold::<S>(highest, f32::max));
+        let shift = S::splat(*largest);
+        for i in (0..row.len()).step_by(S::LANES) {
+            S::store(p.add(i), simd::exp::<S>(S::sub(S::load(p.add(i)), shift)));
+        }
+        row[..visible.start].fill(0.0);
+        row[visible.end..].fill(0.0);
+        let mut total = S::splat(0.0);
+        for i in (0..row.len()).step_by(S::LANES) {
+            total = S::add(total, S::load(p.add(i)));
+        }
+        let factor = if before == *largest { 1.0 } else { (before - *largest).exp() };
+        *sum = *sum * factor + fold::<S>(total, |a, b| a + b);
+        factor
+    }
+}
+
+/// `cap * tanh(x / cap)`, with `tanh(y) = 1 - 2 / (exp(2 y) + 1)`.
+#[inline(always)]
+unsafe fn softcap<S: Simd>(x: S::F, cap: f32) -> S::F {
+    unsafe {
+        let e = simd::exp::<S>(S::mul(x, S::splat(2.0 / cap)));
+        let tanh = S::sub(S::splat(1.0), S::div(S::splat(2.0), S::add(e, S::splat(1.0))));
+        S::mul(S::splat(cap), tanh)
+    }
+}
+
+/// `values *= factor`.
+#[inline(always)]
+unsafe fn scale<S: Simd>(values: &mut [f32], factor: f32) {
+    unsafe {
+        let factor = S::splat(factor);
+        for i in (0..values.len()).step_by(S::LANES) {
+            let p = values.as_mut_ptr().add(i);
+            S::store(p, S::mul(S::load(p), factor));
+        }
+    }
+}
+
+/// Adds `weight * value` of `count` positions to `Q` queries' sums.
+#[inline(always)]
+unsafe fn gather<S: Simd, const Q: usize>(weights: *const f32, values: &[f32], count: usize, width: usize, out: *mut f32) {
+    let wide = 16.min(2 * S::LANES);
+    unsafe {
+        for from in (0..width).step_by(wide) {
+            let at = |j: usize, v: usize| out.add(j * width + from + v * S::LANES);
+            let mut sums = [[S::splat(0.0); 2]; Q];
+            unroll!(j in Q => sums[j] = [S::load(at(j, 0)), S::load(at(j, if wide > S::LANES { 1 } else { 0 }))]);
+            for position in 0..count {
+                let p = values.as_ptr().add(position * width + from);
+                let low = S::load(p);
+                let high = if wide > S::LANES { S::load(p.add(S::LANES)) } else { low };
+                unroll!(j in Q => {
+                    let weight = S::splat(*weights.add(j * PAGE + position));
+                    sums[j][0] = S::mul_add(low, weight, sums[j][0]);
+                    if wide > S::LANES {
+                        sums[j][1] = S::mul_add(high, weight, sums[j][1]);
+                    }
+                });
+            }
+            unroll!(j in Q => {
+                S::store(at(j, 0), sums[j][0]);
+                if wide > S::LANES {
+                    S::store(at(j, 1), sums[j][1]);
+                }
+            });
+        }
+    }
+}
+
+/// The result of a query of which `parts` gathered over different pages; a sink is a part without values.
+pub fn join(parts: &[Gathered<'_>], out: &mut [f32]) {
+    let largest = parts.iter().map(|part| part.largest).fold(f32::NEG_INFINITY, f32::max);
+    let factor = |part: &Gathered<'_>| if part.largest == largest { 1.0 } else { (part.largest - largest).exp() };
+    let sum: f32 = parts.iter().map(|part| part.sum * factor(part)).sum();
+    out.fill(0.0);
+    for part in parts {
+        let weight = factor(part) / sum;
+        out.iter_mut().zip(part.values).for_each(|(out, value)| *out += weight * value);
+    }
+}

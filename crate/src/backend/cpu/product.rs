@@ -1,0 +1,346 @@
+//! Products with packed weights: a tile of rows by a tile of tokens is kept in registers while the columns go by.
+#![allow(unsafe_code)] // Vector loads and stores; output rows are divided among threads.
+
+use std::{marker::PhantomData, ops::Range};
+
+use super::{
+    activations::{Activations, GROUP, Row},
+    pack::{Codes, Packed, ROWS},
+    simd::{self, Simd, Task, unroll},
+};
+
+/// What a product multiplies with.
+#[derive(Clone, Copy)]
+pub enum Input<'a> {
+    /// For quantised weights.
+    Rounded(&'a Activations),
+    /// For float weights: rows of `stride` elements.
+    Floats(*const f32, usize),
+}
+
+/// Where results go, and what is added to them. All pointers are to the first row's column 0.
+#[derive(Clone, Copy)]
+pub struct Output {
+    /// Results.
+    pub y: *mut f32,
+    /// From row to row.
+    pub stride: usize,
+    /// Column of the first row that is wanted; of the bias, its element.
+    pub first: usize,
+    /// A vector, added to each row.
+    pub bias: Option<*const f32>,
+    /// A matrix and its stride.
+    pub residual: Option<(*const f32, usize)>,
+}
+
+/// Blocks of a weight times rows of activations.
+pub struct Product<'a> {
+    /// The weight.
+    pub weight: &'a Packed,
+    /// Its blocks to be computed.
+    pub blocks: Range<usize>,
+    /// The activations.
+    pub input: Input<'a>,
+    /// Rows of the output to be computed.
+    pub rows: Range<usize>,
+    /// The activations' row for the first of them; the others follow.
+    pub from: usize,
+    /// Rows of the weight that are wanted: the first one's result goes to `output.first`.
+    pub wanted: Range<usize>,
+    /// Where to.
+    pub output: Output,
+}
+
+impl Task for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        unsafe {
+            match self.weight.codes {
+                Codes::Nibbles if self.weight.group == 16 => self.tiles::<S, Whole<Nibbles, 16>>(),
+                Codes::Nibbles => self.tiles::<S, Whole<Nibbles, 32>>(),
+                Codes::Fives => self.tiles::<S, Whole<Bytes<31>, 32>>(),
+                Codes::Sixes => self.tiles::<S, Whole<Bytes<63>, 16>>(),
+                Codes::Signed => self.tiles::<S, Whole<Signed, 32>>(),
+                Codes::F32 => self.tiles::<S, Floats<4>>(),
+                Codes::F16 => self.tiles::<S, Floats<2>>(),
+                Codes::Bf16 => self.tiles::<S, Floats<0>>(),
+            }
+        }
+    }
+}
+
+impl Product<'_> {
+    /// Tokens by twos, then one by one; all vectors of a block at a time.
+    #[inline(always)]
+    unsafe fn tiles<S: Simd, K: Kernel>(&self) {
+        for block in self.blocks.clone() {
+            let mut row = self.rows.start;
+            unsafe {
+                while row + 2 <= self.rows.end {
+                    match S::LANES {
+                        4 => self.tile::<S, K, 4, 2>(block, 0, row),
+                        8 => self.tile::<S, K, 2, 2>(block, 0, row),
+                        _ => self.tile::<S, K, 1, 2>(block, 0, row),
+                    }
+                    row += 2;
+                }
+                for row in row..self.rows.end {
+                    match S::LANES {
+                        4 => self.tile::<S, K, 4, 1>(block, 0, row),
+                        8 => self.tile::<S, K, 2, 1>(block, 0, row),
+                        _ => self.tile::<S, K, 1, 1>(block, 0, row),
+                    }
+                }
+            }
+        }
+    }
+
+    /// `V` vectors of a block from vector `first` on, `T` rows of activations from `row` on.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, K: Kernel, const V: usize, const T: usize>(&self, block: usize, first: usize, row: usize) {
+        unsafe {
+            let x_row = self.from + row - self.rows.start;
+            let sums = K::sums::<S, V, T>(self.weight, block, first * S::LANES, self.input, x_row);
+            unroll!(t in T => unroll!(v in V => self.put::<S>(row + t, block * ROWS + (first + v) * S::LANES, sums[t][v])));
+        }
+    }
+
+    /// Writes a vector of results: weight rows from `at` on.
+    #[inline(always)]
+    unsafe fn put<S: Simd>(&self, row: usize, at: usize, mut sum: S::F) {
+        let Output { y, stride, first, bias, residual } = self.output;
+        let Range { start, end } = self.wanted;
+        unsafe {
+            if at >= start && at + S::LANES <= end {
+                let column = first + at - start;
+                if let Some(bias) = bias {
+                    sum = S::add(sum, S::load(bias.add(column)));
+                }
+                if let Some((residual, stride)) = residual {
+                    sum = S::add(sum, S::load(residual.add(row * stride + column)));
+                }
+                return S::store(y.add(row * stride + column), sum);
+            }
+            let mut lanes = [0.0_f32; 16];
+            S::store(lanes.as_mut_ptr(), sum);
+            for at_lane in at.max(start)..(at + S::LANES).min(end) {
+                let column = first + at_lane - start;
+                let bias = bias.map_or(0.0, |bias| *bias.add(column));
+                let residual = residual.map_or(0.0, |(residual, stride)| *residual.add(row * stride + column));
+                *y.add(row * stride + column) = lanes[at_lane - at] + bias + residual;
+            }
+        }
+    }
+}
+
+/// The sums of a tile.
+trait Kernel {
+    unsafe fn sums<S: Simd, const V: usize, const T: usize>(
+        weight: &Packed,
+        block: usize,
+        lane: usize,
+        input: Input<'_>,
+        row: usize,
+    ) -> [[S::F; V]; T];
+}
+
+/// Floats: 4 for f32, 2 for f16, 0 for bf16.
+struct Floats<const KIND: usize>;
+
+impl<const KIND: usize> Kernel for Floats<KIND> {
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const V: usize, const T: usize>(
+        weight: &Packed,
+        block: usize,
+        lane: usize,
+        input: Input<'_>,
+        row: usize,
+    ) -> [[S::F; V]; T] {
+        let Input::Floats(x, stride) = input else { unreachable!("float weights take float activations") };
+        let base = weight.block(block);
+        unsafe {
+            let mut sums = [[S::splat(0.0); V]; T];
+            let mut w = [S::splat(0.0); V];
+            for k in 0..weight.cols {
+                unroll!(v in V => {
+                    let at = k * ROWS + lane + v * S::LANES;
+                    w[v] = match KIND {
+                        4 => S::load(base.cast::<f32>().add(at)),
+                        2 => S::load_f16(base.cast::<u16>().add(at)),
+                        _ => S::load_bf16(base.cast::<u16>().add(at)),
+                    };
+                });
+                unroll!(t in T => {
+                    let x = S::splat(*x.add((row + t) * stride + k));
+                    unroll!(v in V => sums[t][v] = S::mul_add(w[v], x, sums[t][v]));
+                });
+            }
+            sums
+        }
+    }
+}
+
+/// Codes in groups of `G` elements.
+struct Whole<C, const G: usize>(PhantomData<C>);
+
+impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const V: usize, const T: usize>(
+        weight: &Packed,
+        block: usize,
+        lane: usize,
+        input: Input<'_>,
+        row: usize,
+    ) -> [[S::F; V]; T] {
+        let Input::Rounded(activations) = input else { unreachable!("quantised weights take rounded activations") };
+        let mut x = [activations.row(row); T];
+        unroll!(t in T => x[t] = activations.row(row + t));
+        unsafe {
+            let codes = weight.block(block).add(lane * 4);
+            let scales = weight.block_scales(block).add(lane);
+            let minima = weight.block_minima(block).map(|m| m.add(lane));
+            let mut sums = [[S::splat(0.0); V]; T];
+            let mut of_group = [S::splat(0.0); V];
+            for g in 0..weight.cols / G {
+                // (code - offset) * activation, summed: the offset's part is known before.
+                let mut dots = [[S::splat_i(0); V]; T];
+                unroll!(t in T => {
+                    let sum = match G {
+                        16 => *x[t].sums.add(g),
+                        _ => *x[t].sums.add(2 * g) + *x[t].sums.add(2 * g + 1),
+                    };
+                    dots[t] = [S::splat_i(-weight.offset * sum); V];
+                });
+                C::dot::<S, V, T, G>(&mut dots, codes.add(g * G / C::LINE * 64), &x, g * G);
+                unroll!(v in V => of_group[v] = S::load(scales.add(g * ROWS + v * S::LANES)));
+                unroll!(t in T => {
+                    let a = S::splat(*x[t].scales.add(g * G / GROUP));
+                    unroll!(v in V => sums[t][v] = S::mul_add(S::mul(S::to_f(dots[t][v]), of_group[v]), a, sums[t][v]));
+                });
+                if let Some(minima) = minima {
+                    unroll!(v in V => of_group[v] = S::load(minima.add(g * ROWS + v * S::LANES)));
+                    unroll!(t in T => {
+                        let total = S::splat(if G == 16 { *x[t].half_totals.add(g) } else { *x[t].totals.add(g) });
+                        unroll!(v in V => sums[t][v] = S::mul_add(of_group[v], total, sums[t][v]));
+                    });
+                }
+            }
+            sums
+        }
+    }
+}
+
+/// How codes are read.
+trait Integers {
+    /// Elements of a row in the four bytes that it has of a line.
+    const LINE: usize;
+
+    /// Adds the products of a group whose first element is `first`.
+    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
+        dots: &mut [[S::I; V]; T],
+        codes: *const u8,
+        x: &[Row; T],
+        first: usize,
+    );
+}
+
+/// 0 to 15.
+struct Nibbles;
+
+impl Integers for Nibbles {
+    const LINE: usize = 8;
+
+    #[inline(always)]
+    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
+        dots: &mut [[S::I; V]; T],
+        codes: *const u8,
+        x: &[Row; T],
+        first: usize,
+    ) {
+        const { assert!(simd::quads::<S>(15) >= G / 4) };
+        unsafe {
+            let mut sums = [[S::no_sums(); V]; T];
+            let mut x_quads = [[S::load_b(codes); 2]; T];
+            unroll!(octet in G / 8 => {
+                unroll!(t in T => {
+                    let x = x[t].codes.add(first + octet * 8);
+                    x_quads[t] = [S::splat_quad(x), S::splat_quad(x.add(4))];
+                });
+                unroll!(v in V => {
+                    let both = S::load_b(codes.add(octet * 64 + v * S::LANES * 4));
+                    let (low, high) = (S::low_nibbles(both), S::high_nibbles(both));
+                    unroll!(t in T => sums[t][v] = S::dot(S::dot(sums[t][v], low, x_quads[t][0]), high, x_quads[t][1]));
+                });
+            });
+            unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));
+        }
+    }
+}
+
+/// 0 to `LARGEST`, below 128.
+struct Bytes<const LARGEST: i32>;
+
+impl<const LARGEST: i32> Integers for Bytes<LARGEST> {
+    const LINE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
+        dots: &mut [[S::I; V]; T],
+        codes: *const u8,
+        x: &[Row; T],
+        first: usize,
+    ) {
+        let step = simd::quads::<S>(LARGEST).min(G / 4);
+        unsafe {
+            let mut x_quads = [S::load_b(codes); T];
+            for start in (0..G / 4).step_by(step) {
+                let mut sums = [[S::no_sums(); V]; T];
+                for quad in start..(start + step).min(G / 4) {
+                    unroll!(t in T => x_quads[t] = S::splat_quad(x[t].codes.add(first + quad * 4)));
+                    unroll!(v in V => {
+                        let w = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
+                        unroll!(t in T => sums[t][v] = S::dot(sums[t][v], w, x_quads[t]));
+                    });
+                }
+                unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));
+            }
+        }
+    }
+}
+
+/// -127 to 127: the activation gives its sign to the weight.
+struct Signed;
+
+impl Integers for Signed {
+    const LINE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
+        dots: &mut [[S::I; V]; T],
+        codes: *const u8,
+        x: &[Row; T],
+        first: usize,
+    ) {
+        // As many quads as the sums hold, at most a group's.
+        let step = simd::quads::<S>(127).min(G / 4);
+        unsafe {
+            let mut x_quads = [[S::load_b(codes); 2]; T];
+            for start in (0..G / 4).step_by(step) {
+                let mut sums = [[S::no_sums(); V]; T];
+                for quad in start..(start + step).min(G / 4) {
+                    unroll!(t in T => {
+                        let at = first + quad * 4;
+                        x_quads[t] = [S::splat_quad(x[t].magnitudes.add(at)), S::splat_quad(x[t].signs.add(at))];
+                    });
+                    unroll!(v in V => {
+                        let w = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
+                        unroll!(t in T => sums[t][v] = S::dot(sums[t][v], x_quads[t][0], S::apply_sign(w, x_quads[t][1])));
+                    });
+                }
+                unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));
+            }
+        }
+    }
+}
