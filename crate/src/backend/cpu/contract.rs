@@ -537,6 +537,7 @@ impl Host {
                 of_parts.extend(
                     (0..parts).filter_map(|part| gathered(&scratch[(head * parts + part) * size..][..size], queries, width).nth(i)),
                 );
+                of_parts.extend(self.sink(spec, head * group + i % group));
                 let at = i / group * q.cols + (head * group + i % group) * spec.head_dim;
                 attention::join(&of_parts, &mut out[at..at + spec.head_dim]);
             }

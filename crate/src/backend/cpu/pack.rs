@@ -36,8 +36,8 @@ pub enum Codes {
     Fives,
     /// 0 to 63, in a byte.
     Sixes,
-    /// -127 to 127, in a byte.
-    Signed,
+    /// 0 to 255, in a byte.
+    Wide,
 }
 
 impl Codes {
@@ -47,7 +47,7 @@ impl Codes {
             Codes::F32 => 64 * cols,
             Codes::F16 | Codes::Bf16 => 32 * cols,
             Codes::Nibbles => 8 * cols,
-            Codes::Fives | Codes::Sixes | Codes::Signed => 16 * cols,
+            Codes::Fives | Codes::Sixes | Codes::Wide => 16 * cols,
         }
     }
 }
@@ -86,25 +86,31 @@ impl Packed {
             None if format == Format::F32 => Codes::F32,
             None if format == Format::F16 => Codes::F16,
             None => Codes::Bf16,
-            // A product moves signs about: -128 has no opposite. No quantiser writes it.
-            Some(_) if format == Format::Q8_0 && values.contains(&0x80) => return Packed::unpacked(format, rows, cols, values, scales),
-            Some(Integers { signed: true, .. }) => Codes::Signed,
+            Some(Integers { largest: 32.., signed: true, .. }) => Codes::Wide,
+            Some(Integers { signed: true, .. }) => Codes::Fives,
             Some(Integers { largest: ..=15, .. }) => Codes::Nibbles,
             Some(Integers { largest: ..=31, .. }) => Codes::Fives,
             Some(_) => Codes::Sixes,
         };
-        let (group, offset) = integers.map_or((1, 0), |integers| (integers.group, integers.offset));
+        // Kernels take codes without sign: signed ones are moved up.
+        let up = match integers {
+            Some(Integers { signed: true, .. }) if codes == Codes::Wide => 128,
+            Some(Integers { signed: true, .. }) => 16,
+            _ => 0,
+        };
+        let (group, offset) = integers.map_or((1, 0), |integers| (integers.group, integers.offset + up));
         let padded = cols.next_multiple_of(format.group()).next_multiple_of(group);
         let blocks = rows.div_ceil(ROWS);
         let lines = blocks.checked_mul(codes.block_bytes(padded).div_ceil(64));
         let mut packed = Packed { codes, rows, cols: padded, group, offset, values: zeros(lines)?, scales: Vec::new(), minima: Vec::new() };
         let row_bytes = format.row_bytes(Plane::Values, cols);
-        let as_they_are = matches!(format.planes(), Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Q4_1 | Format::Q8_0);
+        let as_they_are = matches!(format.planes(), Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Q4_1);
         let mut unpacked = vec![0_i8; if as_they_are { 0 } else { padded }];
         for (row, source) in values.chunks_exact(row_bytes).take(rows).enumerate() {
             match integers {
                 Some(integers) if !as_they_are => {
                     (integers.codes)(source, &mut unpacked);
+                    unpacked.iter_mut().for_each(|code| *code = code.wrapping_add(up as u8 as i8));
                     packed.put_codes(row, &unpacked);
                 }
                 _ => packed.put_row(row, source),
@@ -114,16 +120,6 @@ impl Packed {
             packed.put_scales(scales, format.row_bytes(Plane::Scales, cols), &integers)?;
         }
         Ok(packed)
-    }
-
-    /// As f32, whatever the format.
-    fn unpacked(format: Format, rows: usize, cols: usize, values: &[u8], scales: &[u8]) -> Result<Packed> {
-        let mut floats: Vec<f32> = zeros(rows.checked_mul(cols))?;
-        let (value_bytes, scale_bytes) = (format.row_bytes(Plane::Values, cols), format.row_bytes(Plane::Scales, cols));
-        for (row, out) in floats.chunks_exact_mut(cols).enumerate() {
-            format.unpack_row(&values[row * value_bytes..][..value_bytes], &scales[row * scale_bytes..][..scale_bytes], out);
-        }
-        Packed::new(Format::F32, rows, cols, bytemuck::cast_slice(&floats), &[])
     }
 
     /// Blocks of 16 rows, the last one perhaps with rows of zeros.
@@ -170,7 +166,7 @@ impl Packed {
         let (target, lane) = (self.lines_of(row / ROWS), row % ROWS);
         match codes {
             Codes::F16 | Codes::Bf16 => scatter::<2>(source, target, lane),
-            Codes::F32 | Codes::Fives | Codes::Sixes | Codes::Signed => scatter::<4>(source, target, lane),
+            Codes::F32 | Codes::Fives | Codes::Sixes | Codes::Wide => scatter::<4>(source, target, lane),
             Codes::Nibbles => {
                 for (word, line) in source.chunks_exact(4).zip(target.chunks_exact_mut(64)) {
                     let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
@@ -225,7 +221,7 @@ impl Packed {
                 Codes::F32 => return f32::from_le_bytes(bytes[64 * i + 4 * lane..][..4].try_into().expect("four bytes")),
                 Codes::F16 => return f16::from_le_bytes([bytes[32 * i + 2 * lane], bytes[32 * i + 2 * lane + 1]]).to_f32(),
                 Codes::Bf16 => return bf16::from_le_bytes([bytes[32 * i + 2 * lane], bytes[32 * i + 2 * lane + 1]]).to_f32(),
-                Codes::Fives | Codes::Sixes | Codes::Signed => f32::from(bytes[quad + within] as i8),
+                Codes::Fives | Codes::Sixes | Codes::Wide => f32::from(bytes[quad + within]),
                 Codes::Nibbles => f32::from((bytes[i / 8 * 64 + 4 * lane + within] >> (i / 4 % 2 * 4)) & 15),
             }
         };

@@ -62,7 +62,7 @@ impl Task for Product<'_> {
                 Codes::Nibbles => self.tiles::<S, Whole<Nibbles, 32>>(),
                 Codes::Fives => self.tiles::<S, Whole<Bytes<31>, 32>>(),
                 Codes::Sixes => self.tiles::<S, Whole<Bytes<63>, 16>>(),
-                Codes::Signed => self.tiles::<S, Whole<Signed, 32>>(),
+                Codes::Wide => self.tiles::<S, Whole<Wide, 32>>(),
                 Codes::F32 => self.tiles::<S, Floats<4>>(),
                 Codes::F16 => self.tiles::<S, Floats<2>>(),
                 Codes::Bf16 => self.tiles::<S, Floats<0>>(),
@@ -203,7 +203,8 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
             let minima = weight.block_minima(block).map(|m| m.add(lane));
             let mut sums = [[S::splat(0.0); V]; T];
             let mut of_group = [S::splat(0.0); V];
-            for g in 0..weight.cols / G {
+            // Beyond the activations there is only padding.
+            for g in 0..weight.cols.min(activations.cols()) / G {
                 // (code - offset) * activation, summed: the offset's part is known before.
                 let mut dots = [[S::splat_i(0); V]; T];
                 unroll!(t in T => {
@@ -310,10 +311,10 @@ impl<const LARGEST: i32> Integers for Bytes<LARGEST> {
     }
 }
 
-/// -127 to 127: the activation gives its sign to the weight.
-struct Signed;
+/// 0 to 255, in two halves: `16 * high + low`.
+struct Wide;
 
-impl Integers for Signed {
+impl Integers for Wide {
     const LINE: usize = 4;
 
     #[inline(always)]
@@ -323,24 +324,25 @@ impl Integers for Signed {
         x: &[Row; T],
         first: usize,
     ) {
-        // As many quads as the sums hold, at most a group's.
-        let step = simd::quads::<S>(127).min(G / 4);
+        const { assert!(simd::quads::<S>(15) >= G / 4) };
         unsafe {
-            let mut x_quads = [[S::load_b(codes); 2]; T];
-            for start in (0..G / 4).step_by(step) {
-                let mut sums = [[S::no_sums(); V]; T];
-                for quad in start..(start + step).min(G / 4) {
+            let (mut lows, mut highs) = ([[S::no_sums(); V]; T], [[S::no_sums(); V]; T]);
+            let mut x_quads = [S::load_b(codes); T];
+            for quad in 0..G / 4 {
+                unroll!(t in T => x_quads[t] = S::splat_quad(x[t].codes.add(first + quad * 4)));
+                unroll!(v in V => {
+                    let both = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
+                    let (low, high) = (S::low_nibbles(both), S::high_nibbles(both));
                     unroll!(t in T => {
-                        let at = first + quad * 4;
-                        x_quads[t] = [S::splat_quad(x[t].magnitudes.add(at)), S::splat_quad(x[t].signs.add(at))];
+                        lows[t][v] = S::dot(lows[t][v], low, x_quads[t]);
+                        highs[t][v] = S::dot(highs[t][v], high, x_quads[t]);
                     });
-                    unroll!(v in V => {
-                        let w = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
-                        unroll!(t in T => sums[t][v] = S::dot(sums[t][v], x_quads[t][0], S::apply_sign(w, x_quads[t][1])));
-                    });
-                }
-                unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));
+                });
             }
+            unroll!(t in T => unroll!(v in V => {
+                let high = S::times_16(S::widen(highs[t][v]));
+                dots[t][v] = S::add_i(dots[t][v], S::add_i(S::widen(lows[t][v]), high));
+            }));
         }
     }
 }

@@ -96,6 +96,10 @@ unsafe impl Simd for Avx2 {
         unsafe { _mm256_add_epi32(a, b) }
     }
     #[inline(always)]
+    unsafe fn times_16(a: Self::I) -> Self::I {
+        unsafe { _mm256_slli_epi32::<4>(a) }
+    }
+    #[inline(always)]
     unsafe fn to_f(a: Self::I) -> Self::F {
         unsafe { _mm256_cvtepi32_ps(a) }
     }
@@ -123,10 +127,6 @@ unsafe impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn high_nibbles(b: Self::B) -> Self::B {
         unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(b), _mm256_set1_epi8(15)) }
-    }
-    #[inline(always)]
-    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
-        unsafe { _mm256_sub_epi8(_mm256_xor_si256(w, sign), sign) }
     }
 
     #[inline(always)]

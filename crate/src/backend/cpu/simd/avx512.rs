@@ -95,6 +95,10 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
+    unsafe fn times_16(a: Self::I) -> Self::I {
+        unsafe { _mm512_slli_epi32::<4>(a) }
+    }
+    #[inline(always)]
     unsafe fn to_f(a: Self::I) -> Self::F {
         unsafe { _mm512_cvtepi32_ps(a) }
     }
@@ -120,10 +124,6 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn high_nibbles(b: Self::B) -> Self::B {
         unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(b), _mm512_set1_epi8(15)) }
-    }
-    #[inline(always)]
-    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
-        unsafe { _mm512_sub_epi8(_mm512_xor_si512(w, sign), sign) }
     }
 
     #[inline(always)]

@@ -3,9 +3,8 @@
 //! A kernel is a [`Task`]: generic code over [`Simd`], which [`Level::run`] compiles once per instruction set and calls
 //! for the best one that the machine has.
 //!
-//! Products of bytes: weights are 7-bit (0 to 127), activations signed 8-bit (-127 to 127), so that instructions which
-//! treat one operand as unsigned (x86), as signed (Arm), or either (relaxed SIMD) agree. Signed weights are made unsigned by moving
-//! the activation's sign: `w * a = (w * sign(a)) * |a|`.
+//! Products of bytes: weights are 7-bit (0 to 127; larger ones go in two halves), activations signed 8-bit (-127 to 127), so that
+//! instructions which treat one operand as unsigned (x86), as signed (Arm), or either (relaxed SIMD) agree.
 #![allow(unsafe_code)] // Vector instructions and unchecked loads: the reason this module exists.
 
 #[cfg(target_arch = "x86_64")]
@@ -97,6 +96,8 @@ pub unsafe trait Simd: Copy {
     unsafe fn splat_i(v: i32) -> Self::I;
     /// `a + b`.
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    /// `16 a`.
+    unsafe fn times_16(a: Self::I) -> Self::I;
     /// To floats.
     unsafe fn to_f(a: Self::I) -> Self::F;
     /// Whole floats within -127 to 127, to one byte a lane in memory.
@@ -110,9 +111,6 @@ pub unsafe trait Simd: Copy {
     unsafe fn low_nibbles(b: Self::B) -> Self::B;
     /// The upper four bits of each byte.
     unsafe fn high_nibbles(b: Self::B) -> Self::B;
-    /// `-w` where `sign` is all ones; `w` is not -128.
-    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B;
-
     /// No sums.
     unsafe fn no_sums() -> Self::Sums;
     /// `sums + u * s`, the four products of a lane added up in one or in several parts; `u` from 0 to 127, `s` signed.

@@ -95,6 +95,10 @@ unsafe impl Simd for Scalar {
         each(a, b, |a, b| a + b)
     }
     #[inline(always)]
+    unsafe fn times_16(a: Self::I) -> Self::I {
+        a.map(|v| v << 4)
+    }
+    #[inline(always)]
     unsafe fn to_f(a: Self::I) -> Self::F {
         a.map(|v| v as f32)
     }
@@ -118,10 +122,6 @@ unsafe impl Simd for Scalar {
     #[inline(always)]
     unsafe fn high_nibbles(b: Self::B) -> Self::B {
         b.map(|lane| lane.map(|v| v >> 4))
-    }
-    #[inline(always)]
-    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
-        each(w, sign, |w, sign| each(w, sign, |w, sign| (w ^ sign).wrapping_sub(sign)))
     }
 
     #[inline(always)]

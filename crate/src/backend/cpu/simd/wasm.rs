@@ -105,6 +105,10 @@ unsafe impl Simd for Wasm {
         i32x4_add(a, b)
     }
     #[inline(always)]
+    unsafe fn times_16(a: Self::I) -> Self::I {
+        i32x4_shl(a, 4)
+    }
+    #[inline(always)]
     unsafe fn to_f(a: Self::I) -> Self::F {
         f32x4_convert_i32x4(a)
     }
@@ -131,10 +135,6 @@ unsafe impl Simd for Wasm {
     #[inline(always)]
     unsafe fn high_nibbles(b: Self::B) -> Self::B {
         v128_and(u16x8_shr(b, 4), u8x16_splat(15))
-    }
-    #[inline(always)]
-    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
-        i8x16_sub(v128_xor(w, sign), sign)
     }
 
     #[cfg(target_feature = "relaxed-simd")]
