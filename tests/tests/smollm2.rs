@@ -7,7 +7,7 @@ use openweights::{
     text::Message,
     weights,
 };
-use openweights_tests::{cpu, answer, gpu, greedy, ids, json, load, logits, reference, smollm2_gguf};
+use openweights_tests::{answer, cpu, gpu, greedy, ids, json, load, logits, reference, smollm2_gguf};
 use serde_json::Value;
 
 fn model(backend: Box<dyn Backend>) -> openweights::engine::Model {
