@@ -21,7 +21,7 @@ pub(super) const LAYOUT: Layout = Layout {
         offset: 0,
         minima: false,
         codes: |values, out| codes(values, 16, out, 32, |bytes, i| TABLE[usize::from(field(bytes, 4, i))]),
-        scale: scale,
+        scale,
     }),
     pack: None,
     ggml: Ggml { id: 20, elements: 32, bytes: 18, split },

@@ -23,7 +23,7 @@ pub(super) const LAYOUT: Layout = Layout {
         offset: 8,
         minima: false,
         codes: |values, out| codes(values, 16, out, 32, |bytes, i| field(bytes, 4, i) as i8),
-        scale: scale,
+        scale,
     }),
     pack: Some(pack),
     ggml: Ggml { id: 2, elements: 32, bytes: 18, split },

@@ -21,7 +21,7 @@ pub(super) const LAYOUT: Layout = Layout {
         offset: 16,
         minima: false,
         codes: |values, out| codes(values, 20, out, 32, |bytes, i| (field(bytes, 4, i) | (field(&bytes[16..], 1, i) << 4)) as i8),
-        scale: scale,
+        scale,
     }),
     pack: None,
     ggml: Ggml { id: 6, elements: 32, bytes: 22, split },

@@ -22,7 +22,7 @@ pub(super) const LAYOUT: Layout = Layout {
         offset: 32,
         minima: false,
         codes: |values, out| codes(values, 12, out, 16, |bytes, i| (field(bytes, 4, i) | (field(&bytes[8..], 2, i) << 4)) as i8),
-        scale: scale,
+        scale,
     }),
     pack: None,
     ggml: Ggml { id: 14, elements: 256, bytes: 210, split },

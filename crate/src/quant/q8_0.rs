@@ -23,7 +23,7 @@ pub(super) const LAYOUT: Layout = Layout {
         offset: 0,
         minima: false,
         codes: |values, out| values.iter().zip(out).for_each(|(v, c)| *c = *v as i8),
-        scale: scale,
+        scale,
     }),
     pack: Some(pack),
     ggml: Ggml { id: 8, elements: 32, bytes: 34, split },

@@ -3,26 +3,12 @@
 
 use futures_util::future::{self, FutureExt, LocalBoxFuture};
 
-use super::{
-    attention::{Attend, Gathered, gathered},
-    cache::{Cache as Keys, PAGE},
-    pack::ROWS,
-    parts::Parts,
-    pointwise,
-    product::{Input as Factor, Output, Product},
-    *,
-};
+use super::{attend::TILE, cache::Cache as Keys, multiply::Norm, parts::Parts, pointwise, product::Output, *};
 use crate::{
     backend::{Activation, Attention, Backend, BackendInfo, Cache, Conv, Input, Routes, Routing, Sampling, Segment},
     error::Error,
     quant::Plane,
 };
-
-/// Rows of queries that prefill gives to a thread at a time.
-const TILE: usize = 8;
-
-/// A norm before a product.
-type Norm = Option<(Weight, f32)>;
 
 impl Backend for Cpu {
     fn info(&self) -> BackendInfo {
@@ -302,7 +288,7 @@ impl Backend for Cpu {
         let y = self.produce(ids.rows * ids.cols, out, |host, pool, y| {
             let output =
                 Output { y: y.as_mut_ptr(), stride: out, first: 0, bias: bias.map(|b| host.matrix(b).vector().as_ptr()), residual: None };
-            host.multiply_experts(pool, weight, x, ids, out, &activations, output);
+            host.multiply_experts(pool, weight, x, ids, &activations, output);
         });
         (self.activations, self.normed) = (activations, normed);
         y
@@ -413,180 +399,6 @@ impl Cpu {
 }
 
 impl Host {
-    /// Norms the rows of `x` and rounds them, as the weight needs.
-    fn prepare(&self, pool: &Pool, weight: Weight, x: View, norm: Norm, activations: &mut Activations, normed: &mut Vec<f32>) {
-        let rounds = self.matrix(weight).packed().any(|packed| packed.group > 1);
-        if rounds {
-            activations.resize(x.rows, x.cols);
-        }
-        if norm.is_some() && normed.len() < x.rows * x.cols {
-            normed.resize(x.rows * x.cols, 0.0);
-        }
-        let (rounded, shared) = (activations.writer(), Parts::new(normed));
-        each_row(pool, x.rows, x.cols, |row| {
-            let mut floats = self.row(x, row);
-            if let Some((norm, eps)) = norm {
-                // SAFETY: each row is given out once.
-                let out = unsafe { shared.part(row * x.cols..(row + 1) * x.cols) };
-                pointwise::rms_norm(self.level, floats, self.matrix(norm).vector(), eps, out);
-                floats = out;
-            }
-            if rounds {
-                rounded.quantise(self.level, row, floats);
-            }
-        });
-    }
-
-    /// The product of prepared rows, blocks of weight rows shared out among threads.
-    fn multiply(&self, pool: &Pool, weight: Weight, rows: usize, activations: &Activations, floats: (*const f32, usize), output: Output) {
-        let total: usize = self.matrix(weight).packed().map(|p| p.blocks()).sum();
-        let chunk = (total / (pool.threads() * 6)).clamp(1, 16);
-        let job = Shared { output, floats };
-        pool.split(total, chunk, &|blocks| {
-            let Shared { output, floats } = job.get();
-            let (mut start, mut first) = (0, 0);
-            for packed in self.matrix(weight).packed() {
-                let (from, to) = (blocks.start.max(start), blocks.end.min(start + packed.blocks()));
-                if from < to {
-                    let input = match packed.group {
-                        1 => Factor::Floats(floats.0, floats.1),
-                        _ => Factor::Rounded(activations),
-                    };
-                    let output = Output { first, ..output };
-                    let (blocks, wanted) = (from - start..to - start, 0..packed.rows);
-                    self.level.run(Product { weight: packed, blocks, input, rows: 0..rows, from: 0, wanted, output });
-                }
-                start += packed.blocks();
-                first += packed.rows;
-            }
-        });
-    }
-
-    /// Each route's row times its expert's rows; experts' blocks are shared out, all routes of a block together.
-    fn multiply_experts(&self, pool: &Pool, weight: Weight, x: View, ids: View, out: usize, activations: &Activations, output: Output) {
-        let routes: Vec<usize> = (0..ids.rows).flat_map(|row| self.row(ids, row)).map(|id| *id as usize).collect();
-        let share = routes.len() / x.rows;
-        let mut experts = routes.clone();
-        experts.sort_unstable();
-        experts.dedup();
-        let per_expert = out.div_ceil(ROWS) + 1;
-        let job = Shared { output, floats: (self.data(x).as_ptr(), x.stride) };
-        let chunk = (per_expert / 4).clamp(1, 16);
-        pool.split(experts.len() * per_expert, chunk, &|units| {
-            let Shared { output, floats } = job.get();
-            for unit in units {
-                // Blocks lie in a segment from its own first row on: an expert begins anywhere in one.
-                let (expert, nth) = (experts[unit / per_expert], unit % per_expert);
-                let mut start = 0;
-                for packed in self.matrix(weight).packed() {
-                    let (from, to) = ((expert * out).max(start), ((expert + 1) * out).min(start + packed.rows));
-                    let block = from.saturating_sub(start) / ROWS + nth;
-                    if from < to && block * ROWS < to - start {
-                        let input = match packed.group {
-                            1 => Factor::Floats(floats.0, floats.1),
-                            _ => Factor::Rounded(activations),
-                        };
-                        // SAFETY: the bias has an element for each row of all experts.
-                        let bias = output.bias.map(|bias| unsafe { bias.add(expert * out) });
-                        let output = Output { first: from - expert * out, bias, ..output };
-                        for (route, _) in routes.iter().enumerate().filter(|(_, id)| **id == expert) {
-                            let (blocks, wanted) = (block..block + 1, from - start..to - start);
-                            let (rows, from) = (route..route + 1, route / share);
-                            self.level.run(Product { weight: packed, blocks, input, rows, from, wanted, output });
-                        }
-                    }
-                    start += packed.rows;
-                }
-            }
-        });
-    }
-
-    /// Few rows: the cache's pages are shared out, then what the parts gathered is joined.
-    fn attend_parts(&self, pool: &Pool, cache: Cache, q: View, spec: &Attention, scratch: &mut Vec<f32>, out: &mut [f32]) {
-        let state = self.live(self.session());
-        let keys = &state.caches[cache.0 as usize];
-        let (past, width) = (state.position, keys.width());
-        let positions = past + q.rows;
-        let first = attention::seen(spec, past, positions).start / PAGE;
-        let pages = positions.div_ceil(PAGE) - first;
-        let group = spec.heads / spec.kv_heads;
-        let queries = q.rows * group;
-        // Two parts a thread, and at least four pages a part.
-        let parts = (2 * pool.threads()).div_ceil(spec.kv_heads).clamp(1, pages.div_ceil(4));
-        let per_part = pages.div_ceil(parts);
-        let size = Attend::scratch(queries, width);
-        scratch.resize((spec.kv_heads * parts * size).max(scratch.len()), 0.0);
-        let shared = Parts::new(scratch);
-        let work = |i: usize| {
-            let (head, part) = (i / parts, i % parts);
-            let pages = first + part * per_part..(first + (part + 1) * per_part).min(first + pages);
-            // SAFETY: each part has its own working memory.
-            let scratch = unsafe { shared.part(i * size..(i + 1) * size) };
-            let (q, stride) = (self.data(q), q.stride);
-            self.level.run(Attend { cache: keys, spec, past, positions, q, stride, rows: 0..queries / group, head, pages, scratch });
-        };
-        if spec.kv_heads * pages * PAGE * width * queries < WORTH_A_FORK {
-            (0..spec.kv_heads * parts).for_each(work);
-        } else {
-            pool.split(spec.kv_heads * parts, 1, &|range| range.for_each(work));
-        }
-        let mut of_parts = Vec::with_capacity(parts);
-        for head in 0..spec.kv_heads {
-            for i in 0..queries {
-                of_parts.clear();
-                of_parts.extend(
-                    (0..parts).filter_map(|part| gathered(&scratch[(head * parts + part) * size..][..size], queries, width).nth(i)),
-                );
-                of_parts.extend(self.sink(spec, head * group + i % group));
-                let at = i / group * q.cols + (head * group + i % group) * spec.head_dim;
-                attention::join(&of_parts, &mut out[at..at + spec.head_dim]);
-            }
-        }
-    }
-
-    /// What a head's sink takes of the softmax.
-    fn sink(&self, spec: &Attention, head: usize) -> Option<Gathered<'static>> {
-        spec.sinks.map(|sinks| Gathered { largest: self.matrix(sinks).vector()[head], sum: 1.0, values: &[] })
-    }
-
-    /// Many rows: tiles of rows are shared out, each over all the pages that it sees.
-    fn attend_tiles(&self, pool: &Pool, cache: Cache, q: View, spec: &Attention, scratch: &mut Vec<f32>, out: &mut [f32]) {
-        let state = self.live(self.session());
-        let keys = &state.caches[cache.0 as usize];
-        let (past, width) = (state.position, keys.width());
-        let positions = past + q.rows;
-        let group = spec.heads / spec.kv_heads;
-        let tiles = q.rows.div_ceil(TILE);
-        let size = Attend::scratch(TILE * group, width);
-        scratch.resize((spec.kv_heads * tiles * size).max(scratch.len()), 0.0);
-        let (shared, out) = (Parts::new(scratch), Parts::new(out));
-        // The last tiles see most: they go first, so that threads end together.
-        pool.split(spec.kv_heads * tiles, 1, &|range| {
-            for i in range {
-                let (head, tile) = (i % spec.kv_heads, tiles - 1 - i / spec.kv_heads);
-                let rows = tile * TILE..((tile + 1) * TILE).min(q.rows);
-                let first = attention::seen(spec, past + rows.start, positions).start / PAGE;
-                let pages = first..attention::seen(spec, past + rows.end - 1, positions).end.div_ceil(PAGE);
-                // SAFETY: each tile has its own working memory and its own part of the output.
-                let scratch = unsafe { shared.part(i * size..(i + 1) * size) };
-                let (data, stride) = (self.data(q), q.stride);
-                let attend = Attend { cache: keys, spec, past, positions, q: data, stride, rows: rows.clone(), head, pages, scratch };
-                self.level.run(attend);
-                // SAFETY: as above.
-                let scratch = unsafe { shared.part(i * size..(i + 1) * size) };
-                for (j, got) in gathered(scratch, rows.len() * group, width).enumerate() {
-                    let at = (rows.start + j / group) * q.cols + (head * group + j % group) * spec.head_dim;
-                    // SAFETY: as above.
-                    let out = unsafe { out.part(at..at + spec.head_dim) };
-                    match self.sink(spec, head * group + j % group) {
-                        Some(sink) => attention::join(&[got, sink], out),
-                        None => attention::join(&[got], out),
-                    }
-                }
-            }
-        });
-    }
-
     /// The token that `sampling` chooses for position `next`; none where no logit is a number.
     fn choose(&self, logits: &[f32], counts: &[u32], sampling: &Sampling, next: usize) -> Option<u32> {
         let best = pointwise::largest(self.level, logits);
@@ -600,19 +412,3 @@ impl Host {
         Some(ops::sample::reference(logits, counts, sampling, next as u32))
     }
 }
-
-/// Where a product's parts read and write.
-#[derive(Clone, Copy)]
-struct Shared {
-    output: Output,
-    floats: (*const f32, usize),
-}
-
-impl Shared {
-    fn get(&self) -> Shared {
-        *self
-    }
-}
-
-// SAFETY: inputs are only read; each part of the output is written by one thread.
-unsafe impl Sync for Shared {}

@@ -4,6 +4,7 @@
 //! * [`simd`]: the vector operations, per instruction set; kernels are written once over them;
 //! * [`pack`]: weights as kernels read them; `product.rs` and `activations.rs` multiply with them;
 //! * `cache.rs`, `attention.rs`: keys and values, and attention over them;
+//! * `multiply.rs`, `attend.rs`: the same, shared out;
 //! * [`pool`], [`parts`], [`threads`]: threads, and outputs that they share;
 //! * `contract.rs`: the backend's contract.
 
@@ -13,9 +14,11 @@ use super::{Rope, Session, SessionSpec, Tensor, Weight};
 use crate::{error::Result, ops};
 
 mod activations;
+mod attend;
 mod attention;
 mod cache;
 mod contract;
+mod multiply;
 pub mod pack;
 pub mod parts;
 mod pointwise;

@@ -218,9 +218,9 @@ impl Packed {
         let number = |i: usize| {
             let (quad, within) = (i / 4 * 64 + 4 * lane, i % 4);
             match self.codes {
-                Codes::F32 => return f32::from_le_bytes(bytes[64 * i + 4 * lane..][..4].try_into().expect("four bytes")),
-                Codes::F16 => return f16::from_le_bytes([bytes[32 * i + 2 * lane], bytes[32 * i + 2 * lane + 1]]).to_f32(),
-                Codes::Bf16 => return bf16::from_le_bytes([bytes[32 * i + 2 * lane], bytes[32 * i + 2 * lane + 1]]).to_f32(),
+                Codes::F32 => f32::from_le_bytes(bytes[64 * i + 4 * lane..][..4].try_into().expect("four bytes")),
+                Codes::F16 => f16::from_le_bytes([bytes[32 * i + 2 * lane], bytes[32 * i + 2 * lane + 1]]).to_f32(),
+                Codes::Bf16 => bf16::from_le_bytes([bytes[32 * i + 2 * lane], bytes[32 * i + 2 * lane + 1]]).to_f32(),
                 Codes::Fives | Codes::Sixes | Codes::Wide => f32::from(bytes[quad + within]),
                 Codes::Nibbles => f32::from((bytes[i / 8 * 64 + 4 * lane + within] >> (i / 4 % 2 * 4)) & 15),
             }

@@ -44,6 +44,7 @@ pub(super) use unroll;
 ///
 /// # Safety
 /// Every function needs the instruction set; loads and stores need valid memory for a whole vector, of any alignment.
+#[allow(clippy::missing_safety_doc)] // One contract for all, above.
 pub unsafe trait Simd: Copy {
     /// 32-bit lanes of a vector: 4, 8 or 16.
     const LANES: usize;
@@ -125,6 +126,9 @@ pub const fn quads<S: Simd>(largest: i32) -> usize {
 }
 
 /// `exp(x)`, to about 1e-7 relative, within -87.3 to 88; beyond, the value there.
+///
+/// # Safety
+/// The machine has the instruction set.
 #[inline(always)]
 pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     unsafe {
