@@ -16,6 +16,10 @@ interface Pending {
   reject: (error: OpenWeightsError) => void;
 }
 
+/** Whether the browser has relaxed SIMD: knows a module whose only function is a `i32x4.relaxed_dot_i8x16_i7x16_add`. */
+const relaxed = (): boolean => WebAssembly.validate(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0,
+  10, 19, 1, 17, 0, 65, 1, 253, 17, 65, 1, 253, 17, 65, 1, 253, 17, 253, 147, 2, 11));
+
 /** A worker and the calls that it has not answered yet. */
 export class Remote {
   readonly #worker: Worker;
@@ -24,7 +28,9 @@ export class Remote {
   #closed: OpenWeightsError | undefined;
 
   constructor() {
-    this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    this.#worker = relaxed()
+      ? new Worker(new URL("./relaxed-simd.js", import.meta.url), { type: "module" })
+      : new Worker(new URL("./simd128.js", import.meta.url), { type: "module" });
     this.#worker.onmessage = ({ data }: MessageEvent<Response>) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();

@@ -2,11 +2,11 @@
 
 /** How to load a model. */
 export interface LoadOptions {
-  /** `auto` (the default) takes WebGPU where there is one, else the CPU. */
+  /** `auto` (the default) takes a real GPU where WebGPU offers one, else the CPU. */
   backend?: "auto" | "webgpu" | "cpu";
   /** Tokens of prompt and answer together; at most what the model was made for. */
   contextLength?: number;
-  /** Threads of the CPU backend, where the page is cross-origin isolated. */
+  /** Threads of the CPU backend, where the page is cross-origin isolated. By default half of the processors, 2 to 8. */
   threads?: number;
   /** Cancels loading. What was stored of a download so far is kept, never used unfinished. */
   signal?: AbortSignal;
@@ -55,8 +55,13 @@ export interface Inspection {
 /** What a loaded model runs on. */
 export interface ModelInfo {
   backend: "webgpu" | "cpu";
-  /** The adapter, in the browser's words. */
+  /** Why this backend. */
+  reason: string;
+  /** The adapter, in the browser's words, or the kernels that the processor runs. */
   device: string;
+  threads: number;
+  /** Why there are not more threads. */
+  threadsReason: string | null;
   /** Whether the GPU is emulated in software. */
   software: boolean;
   architecture: string;

@@ -1,5 +1,5 @@
 /** The worker: wasm on one side, messages on the other. Everything that takes time happens here, off the page's thread. */
-import init, * as wasm from "../wasm/openweights.js";
+import type * as engine from "../wasm/simd128/openweights.js";
 import { OpenWeightsError, aborted, asError, missing } from "./errors.js";
 import type { Request, Response } from "./rpc.js";
 import type { ChatParams, CompletionParams, FinishReason, LoadOptions, Usage } from "./types.js";
@@ -17,19 +17,21 @@ export type GenerateEvent =
   | { type: "token"; id: number; text: string }
   | { type: "done"; text: string; finish_reason: FinishReason; usage: Omit<Usage, "total_tokens"> };
 
-let model: wasm.Model | undefined;
+type Engine = typeof engine;
+let wasm: Engine;
+let model: engine.Model | undefined;
 let ready: Promise<unknown> | undefined;
 let turn: Promise<unknown> = Promise.resolve();
 
 /** Starts the wasm, once. A start that failed is no reason for the next one to fail. */
 function start(): Promise<unknown> {
-  return (ready ??= init().catch((error) => {
+  return (ready ??= wasm.default().catch((error) => {
     ready = undefined;
     throw missing("the engine's wasm", asError(error).message);
   }));
 }
 
-function loaded(): wasm.Model {
+function loaded(): engine.Model {
   if (!model) throw new OpenWeightsError("invalid_input", "no model is loaded");
   return model;
 }
@@ -48,7 +50,7 @@ const macrotask = () => new Promise<void>((resolve) => {
   port2.postMessage(null);
 });
 
-async function generate(call: Call, begin: (model: wasm.Model) => void): Promise<void> {
+async function generate(call: Call, begin: (model: engine.Model) => void): Promise<void> {
   const model = loaded();
   const check = () => call.signal.throwIfAborted();
   try {
@@ -81,12 +83,24 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
   remove: (_, id: string) => wasm.store_remove(id),
   usage: () => wasm.store_usage(),
   dispatches: async () => loaded().dispatches(), // for tests/web/bench.mjs
+  check: async (_, name: keyof Engine, ...args: never[]) => (wasm[name] as (...args: never[]) => unknown)(...args), // for tests/web
 };
 
 const calls = new Map<number, AbortController>();
 const post = (message: Response) => postMessage(message);
 
-self.onmessage = async ({ data }: MessageEvent<Request>) => {
+/** A thread of another worker's engine, for ever. */
+function help(shared: { module: WebAssembly.Module; memory: WebAssembly.Memory }): void {
+  wasm.initSync(shared);
+  try {
+    wasm.run_thread();
+  } catch (trap) {
+    wasm.thread_failed();
+    throw trap;
+  }
+}
+
+async function answer(data: Request): Promise<void> {
   if ("abort" in data) return calls.get(data.abort)?.abort(aborted());
   const { id, method, args } = data;
   const abort = new AbortController();
@@ -103,4 +117,10 @@ self.onmessage = async ({ data }: MessageEvent<Request>) => {
   } finally {
     calls.delete(id);
   }
-};
+}
+
+/** Makes this worker one that runs `engine`. */
+export function serve(engine: Engine): void {
+  wasm = engine;
+  self.onmessage = ({ data }) => ("memory" in data ? help(data) : answer(data));
+}

@@ -98,7 +98,7 @@ function peakBytes() {
 }
 
 function size() {
-  const wasm = readFileSync(`${root}/pkg/wasm/openweights_bg.wasm`);
+  const wasm = readFileSync(`${root}/pkg/wasm/relaxed-simd/openweights_bg.wasm`);
   return { raw: wasm.length, gzip: gzipSync(wasm, { level: 9 }).length };
 }
 

@@ -2,16 +2,13 @@
 // with the plain references.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { TINY, apiPage, environment, load, tinyPackage } from "./support.mjs";
+import { TINY, apiPage, environment, load, openWorker, tinyPackage } from "./support.mjs";
 
 const limit = { timeout: 300_000 };
 let page;
 async function ready(env) {
   page = await apiPage(env);
-  await page.evaluate(async () => {
-    globalThis.wasm = await import("/openweights/wasm/openweights.js");
-    await wasm.default();
-  });
+  await openWorker(page, "relaxed-simd");
 }
 environment({ ready, roots: { [TINY]: tinyPackage() } });
 
@@ -19,7 +16,7 @@ test("every kernel compiles", limit, async () => {
   const { count, faults } = await page.evaluate(async () => {
     const adapter = await navigator.gpu.requestAdapter();
     const device = await adapter.requestDevice();
-    const kernels = wasm.kernels();
+    const kernels = await check("kernels");
     const faults = [];
     for (const { name, source } of kernels) {
       device.pushErrorScope("validation");
@@ -34,15 +31,15 @@ test("every kernel compiles", limit, async () => {
   assert.deepEqual(faults, []);
 });
 
-async function check(emulated, matmul) {
-  const { limit, cases } = await page.evaluate(([emulated, matmul]) => wasm.check_ops(emulated, matmul), [emulated, matmul]);
+async function cases(emulated, matmul) {
+  const { limit, cases } = await page.evaluate((args) => check("check_ops", ...args), [emulated, matmul]);
   assert(cases.length > 100, `${cases.length} cases`);
   assert(limit > 0 && limit < 1e-9);
   assert.deepEqual(cases.filter(({ nmse }) => !(nmse <= limit)), []);
 }
 
-for (const emulated of [true, false]) test(`cases with the kernels for ${emulated ? "emulated" : "real"} GPUs`, limit, () => check(emulated));
-for (const matmul of ["plain", "block", "matvec", "tiled"]) test(`cases with products by ${matmul}`, limit, () => check(matmul === "plain" || matmul === "block", matmul));
+for (const emulated of [true, false]) test(`cases with the kernels for ${emulated ? "emulated" : "real"} GPUs`, limit, () => cases(emulated));
+for (const matmul of ["plain", "block", "matvec", "tiled"]) test(`cases with products by ${matmul}`, limit, () => cases(matmul === "plain" || matmul === "block", matmul));
 
 test("an emulated adapter is known as one", limit, async () => {
   const loaded = await load(page, TINY, { backend: "webgpu" });

@@ -1,11 +1,11 @@
-// A static file server for tests: cross-origin isolation, byte ranges, a log of what was asked for, and faults on demand.
+// A static file server for tests: cross-origin isolation or none, byte ranges, a log of what was asked for, and faults on demand.
 import { createReadStream } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
 
 const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json", ".svg": "image/svg+xml" };
-const isolation = {
+const isolating = {
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-embedder-policy": "require-corp",
   "cross-origin-resource-policy": "same-origin",
@@ -15,7 +15,8 @@ const isolation = {
  * Serves `roots`, an object from address prefix to folder (the longest prefix wins). `fault(path)` may return
  * `{ status }`, `{ truncate: bytes }`, `{ flip: offset }` or `{ delay: milliseconds }` for a request; nothing leaves it alone.
  */
-export async function serve(roots) {
+export async function serve(roots, { isolated = true } = {}) {
+  const isolation = isolated ? isolating : {};
   const server = { requests: [], fault: () => undefined, url: "", close: undefined };
   const prefixes = Object.keys(roots).sort((a, b) => b.length - a.length);
 

@@ -14,13 +14,17 @@ export const TINY = "/tiny/";
 export const reference = JSON.parse(readFileSync(`${root}/tests/fixtures/gguf/smollm2_chat.json`, "utf8"));
 export const QUESTION = [{ role: "user", content: "What is the capital of France?" }];
 
-/** Starts server and browser before a file's tests, then runs `ready`, and ends them after. `webgpu: false` tests without. */
+/**
+ * Starts server and browser before a file's tests, then runs `ready`, and ends them after. `webgpu: false` tests without,
+ * `isolated: false` on pages that may not share memory, `start` launches another browser.
+ */
 export function environment(options = {}) {
   const env = { server: undefined, browser: undefined };
   before(async () => {
     assert(existsSync(`${root}${SMOLLM2}openweights.json`), "models/ is not prepared: run scripts/test, or scripts/demo once");
-    env.server = await serve({ "/": `${root}/web/dist`, "/models/": `${root}/models`, "/test/": `${root}/tests/web/pages`, ...options.roots });
-    env.browser = await launch(options);
+    const roots = { "/": `${root}/web/dist`, "/models/": `${root}/models`, "/test/": `${root}/tests/web/pages`, ...options.roots };
+    env.server = await serve(roots, options);
+    env.browser = await (options.start ?? launch)(options);
     await options.ready?.(env);
   });
   after(async () => {
@@ -53,6 +57,26 @@ export async function openApi(page, server) {
   await page.evaluate(async () => {
     globalThis.ow = await import("/openweights/dist/index.js");
   });
+}
+
+/** Starts the package's worker of `build` in the page, and defines `check(name, ...args)` there: calls of what the wasm exports. */
+export function openWorker(page, build) {
+  return page.evaluate((build) => {
+    const worker = new Worker(`/openweights/dist/${build}.js`, { type: "module" });
+    let last = 0;
+    globalThis.check = (...args) =>
+      new Promise((resolve, reject) => {
+        const id = ++last;
+        worker.addEventListener("error", ({ message }) => reject(new Error(message)));
+        worker.addEventListener("message", ({ data }) => {
+          if (data.id !== id) return;
+          if ("error" in data) reject(new Error(data.error.message));
+          else resolve(data.result);
+        });
+        worker.postMessage({ id, method: "check", args });
+      });
+    globalThis.endWorker = () => worker.terminate();
+  }, build);
 }
 
 /** Loads a model in the page as `model`; gives its card and info, or the error's code and message. */

@@ -6,8 +6,10 @@ import { showError } from "./errors.js";
 import { focusSetup, showCard, startSetup } from "./setup.js";
 
 function showDevice({ info }: Model): void {
-  const where = info.backend === "webgpu" ? `WebGPU · ${info.device}${info.software ? " (software)" : ""}` : "CPU";
-  box("device").textContent = where;
+  const gpu = `WebGPU · ${info.device}${info.software ? " (software)" : ""}`;
+  const cpu = `CPU · ${info.threads} ${info.threads === 1 ? "thread" : "threads"}`;
+  box("device").textContent = info.backend === "webgpu" ? gpu : cpu;
+  box("device").title = [info.reason, info.threadsReason].filter(Boolean).join("; ");
   box("device").hidden = false;
 }
 

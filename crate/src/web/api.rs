@@ -6,7 +6,8 @@ use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use super::{
-    adapter, load,
+    choose::Chosen,
+    load,
     request::Request,
     values::{error, from_js, to_js},
 };
@@ -21,7 +22,8 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 struct Info<'a> {
     backend: &'static str,
-    device: &'a str,
+    #[serde(flatten)]
+    chosen: &'a Chosen,
     software: bool,
     architecture: &'a str,
     context_length: usize,
@@ -51,8 +53,7 @@ impl From<Event> for Step {
 #[wasm_bindgen]
 pub struct Model {
     model: engine::Model,
-    /// The device, in the browser's words where it has any.
-    device: String,
+    chosen: Chosen,
     generation: Option<Generation>,
 }
 
@@ -61,13 +62,8 @@ impl Model {
     /// Downloads, verifies and stores the package at `url` unless it is stored, then loads it onto the device.
     pub async fn load(url: String, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
         let load = async { load::load(&url, from_js(options, "options")?, &on_progress).await };
-        let model = load.await.map_err(|e| error(&e))?;
-        let device = match model.info().backend.name {
-            "gpu" => adapter::name().await,
-            _ => None,
-        };
-        let device = device.unwrap_or_else(|| model.info().backend.device.clone());
-        Ok(Model { model, device, generation: None })
+        let (model, chosen) = load.await.map_err(|e| error(&e))?;
+        Ok(Model { model, chosen, generation: None })
     }
 
     /// The card.
@@ -80,7 +76,7 @@ impl Model {
         let info = self.model.info();
         to_js(&Info {
             backend: if info.backend.name == "gpu" { "webgpu" } else { "cpu" },
-            device: &self.device,
+            chosen: &self.chosen,
             software: info.backend.software,
             architecture: &info.architecture,
             context_length: info.context_length,

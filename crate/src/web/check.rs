@@ -1,13 +1,23 @@
-//! The ops' random cases in a browser, whose own compiler and driver run the kernels: for tests.
+//! The ops' random cases in a browser, whose own compiler and driver run the kernels, and its threads: for tests.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
-use super::values::{error, to_js};
+use super::{
+    clock::BrowserClock,
+    threads,
+    values::{error, to_js},
+};
 use crate::{
-    backend::gpu::{Gpu, GpuOptions},
+    backend::{
+        cpu::pool::Pool,
+        gpu::{Gpu, GpuOptions},
+    },
     error::{Error, Result},
     ops::{check, kernel, matmul::Variant},
+    weights::download::Clock,
 };
 
 /// All cases.
@@ -56,4 +66,34 @@ pub fn kernels() -> Result<JsValue, JsValue> {
     let name = |(op, format): kernel::Id| format.map_or_else(|| op.to_string(), |format| format!("{op} {}", format.name()));
     let sources: Vec<_> = kernel::all().iter().map(|k| Source { name: name(k.id), source: k.source() }).collect();
     to_js(&sources)
+}
+
+/// What a pool did.
+#[derive(Serialize)]
+struct Forked {
+    threads: usize,
+    reason: Option<String>,
+    /// Forks that every thread took part in.
+    forks: usize,
+    microseconds: f64,
+}
+
+/// Forks `forks` times on `threads` threads. Gives how many threads there were and why not more, on how many forks all of them
+/// were seen, and what one took: `{ threads, reason, forks, microseconds }`. With `fail`, the last thread panics instead.
+#[wasm_bindgen]
+pub async fn check_pool(wanted: usize, forks: usize, fail: bool) -> Result<JsValue, JsValue> {
+    let started = threads::start(Some(wanted)).await;
+    let pool = Pool::new(started.count);
+    let last = pool.threads() - 1;
+    let seen: Vec<AtomicUsize> = (0..=last).map(|_| AtomicUsize::new(0)).collect();
+    let begun = BrowserClock.now_ms();
+    for _ in 0..forks {
+        pool.run(&|index| {
+            assert!(!fail || index < last, "a thread that is told to fail");
+            seen[index].fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    let microseconds = (BrowserClock.now_ms() - begun) * 1000.0 / forks as f64;
+    let forks = seen.iter().map(|count| count.load(Ordering::Relaxed)).min().unwrap_or(0);
+    to_js(&Forked { threads: pool.threads(), reason: started.reason, forks, microseconds })
 }

@@ -6,13 +6,15 @@ use js_sys::Function;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 
-use super::{adapter, clock::BrowserClock, fetch::BrowserFetch, lock::Lock, opfs::Opfs, values::to_js};
+use super::{
+    choose::{Choice, Chosen},
+    clock::BrowserClock,
+    fetch::BrowserFetch,
+    lock::Lock,
+    opfs::Opfs,
+    values::to_js,
+};
 use crate::{
-    backend::{
-        Backend,
-        gpu::{Gpu, GpuOptions},
-        reference::Reference,
-    },
     card::Card,
     engine::{LoadOptions, Model},
     error::{Error, Result},
@@ -35,33 +37,9 @@ const STORE: &str = "openweights-store";
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Options {
-    backend: BackendChoice,
+    backend: Choice,
     context_length: Option<usize>,
-    /// For a backend with threads; there is none yet.
-    #[serde(rename = "threads")]
-    _threads: Option<usize>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum BackendChoice {
-    #[default]
-    Auto,
-    WebGpu,
-    Cpu,
-}
-
-impl BackendChoice {
-    async fn open(self) -> Result<Box<dyn Backend>> {
-        if self == BackendChoice::Cpu {
-            return Ok(Box::new(Reference::default()));
-        }
-        match Gpu::new(GpuOptions { software: adapter::software().await, ..GpuOptions::default() }).await {
-            Ok(gpu) => Ok(Box::new(gpu)),
-            Err(Error::NoWebGpu(_)) if self == BackendChoice::Auto => Ok(Box::new(Reference::default())),
-            Err(error) => Err(error),
-        }
-    }
+    threads: Option<usize>,
 }
 
 /// How far loading is, in JavaScript's names.
@@ -117,20 +95,22 @@ impl Teller<'_> {
     }
 }
 
-/// The model of the package at `url`: downloaded, verified and stored unless it is stored, then brought to the device.
-pub async fn load(url: &str, options: Options, on_progress: &Function) -> Result<Model> {
+/// The model of the package at `url`: downloaded, verified and stored unless it is stored, then brought to the device;
+/// with the choice of the device.
+pub async fn load(url: &str, options: Options, on_progress: &Function) -> Result<(Model, Chosen)> {
     if options.context_length == Some(0) {
         return Err(Error::InvalidInput("contextLength is 0".into()));
     }
     // The device first: a page without WebGPU should hear of it before the download.
-    let backend = options.backend.open().await?;
+    let (backend, chosen) = options.backend.open(options.threads).await?;
     let teller = Teller { page: on_progress, last: Cell::new(("", 0.0)) };
     let storage: Rc<dyn Storage> = Rc::new(Opfs::open().await?);
     let record = download(url, &*storage, &|progress| teller.tell(&progress.into())).await?;
     let files = StoreFiles::new(storage, record.manifest.clone());
     let checkpoint = package::open(&record.manifest, Box::new(files)).await?;
     let mut progress = |loaded, total| teller.tell(&Progress { phase: "load", loaded, total, ..Progress::default() });
-    Model::load(&checkpoint, backend, LoadOptions { context_length: options.context_length }, &mut progress).await
+    let model = Model::load(&checkpoint, backend, LoadOptions { context_length: options.context_length }, &mut progress).await?;
+    Ok((model, chosen))
 }
 
 async fn download(url: &str, storage: &dyn Storage, progress: &dyn Fn(download::Progress)) -> Result<Record> {

@@ -2,11 +2,13 @@
 //!
 //! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
 //! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
+//! * [`choose`] decides between GPU and processor, whose [`threads`] are workers;
 //! * [`check`] lets tests run the kernels in a browser.
 
 mod adapter;
 pub mod api;
 pub mod check;
+pub mod choose;
 pub mod clock;
 pub mod fetch;
 mod js;
@@ -14,4 +16,5 @@ pub mod load;
 mod lock;
 pub mod opfs;
 pub mod request;
+pub mod threads;
 pub mod values;
