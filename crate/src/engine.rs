@@ -42,13 +42,24 @@ pub struct Info {
     pub context_length: usize,
     /// Logits of a position.
     pub vocab_size: usize,
+    /// What an encoder gives; none where a model generates text.
+    pub embedding: Option<EmbeddingInfo>,
+}
+
+/// What an encoder gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EmbeddingInfo {
+    /// Elements of an embedding.
+    pub length: usize,
+    /// Which tokens' hidden states it is made of: `mean`, `cls` or `lasttoken`.
+    pub pooling: &'static str,
 }
 
 /// A loaded model with one session.
 pub struct Model {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) session: Session,
-    network: Box<dyn Network>,
+    pub(crate) network: Box<dyn Network>,
     tokenizer: Option<Rc<Tokenizer>>,
     template: Option<ChatTemplate>,
     card: Card,
@@ -88,7 +99,8 @@ impl Model {
         }
         let session =
             backend.new_session(&SessionSpec { caches: network.caches(), convs: network.convs(), context, vocab: network.vocab() })?;
-        let info = Info { architecture, backend: backend.info(), context_length: context, vocab_size: network.vocab() };
+        let embedding = network.pooling().map(|p| EmbeddingInfo { length: p.width(), pooling: p.name() });
+        let info = Info { architecture, backend: backend.info(), context_length: context, vocab_size: network.vocab(), embedding };
         // Slow devices get few tokens at a time, so that a request can be stopped within seconds.
         let prefill_chunk = match info.backend.name {
             "cpu" => 64,
@@ -144,6 +156,7 @@ impl Model {
     /// The prompt of a conversation, up to the beginning of an answer. `now` is local time in seconds since 1970, for
     /// templates that print the date.
     pub fn chat_prompt(&self, messages: &[Message], now: Option<i64>) -> Result<Vec<u32>> {
+        self.need_generator()?;
         if messages.is_empty() {
             return Err(Error::InvalidInput("messages is empty: a chat needs at least one message".into()));
         }
@@ -193,6 +206,7 @@ impl Model {
     /// Logits of every position of `ids`, a chunk at a time: `each` gets the first position and rows of `vocab_size` logits.
     /// Forgets the conversation.
     pub async fn logits(&mut self, ids: &[u32], mut each: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+        self.need_generator()?;
         self.check_tokens(ids)?;
         if ids.len() > self.context() {
             return Err(Error::ContextOverflow { tokens: ids.len(), context: self.context() });

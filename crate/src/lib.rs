@@ -14,6 +14,7 @@
 pub mod adapters;
 pub mod backend;
 pub mod card;
+mod embed;
 pub mod engine;
 pub mod error;
 pub mod generate;

@@ -8,7 +8,8 @@ import { OpenWeightsError, aborted } from "./errors.js";
 import { Remote, stream } from "./rpc.js";
 import type { GenerateEvent } from "./worker.js";
 import type {
-  Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, GenerateParams,
+  Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, EmbeddingParams,
+  Embeddings, GenerateParams,
   Inspection, LoadOptions, ModelInfo, Progress, StorageUsage, StoredModel, Usage,
 } from "./types.js";
 
@@ -76,6 +77,8 @@ export class Model {
   readonly chat: { completions: { create: Create<ChatParams, ChatCompletion, ChatCompletionChunk> } };
   /** Raw text, continued. */
   readonly completions: { create: Create<CompletionParams, Completion, CompletionChunk> };
+  /** Texts to vectors, by encoders. */
+  readonly embeddings: { create(params: EmbeddingParams): Promise<Embeddings> };
   readonly #remote: Remote;
 
   /** @internal */
@@ -86,6 +89,9 @@ export class Model {
     const name = card.name?.value ?? "";
     this.chat = { completions: { create: creator(remote, name, CHAT) } };
     this.completions = { create: creator(remote, name, TEXT) };
+    this.embeddings = {
+      create: async ({ signal, ...params }) => ({ ...(await remote.call<Embeddings>("embed", [params], { signal })), model: name }),
+    };
   }
 
   /** Text to tokens and back. Promises, since the tokenizer lives in the worker. */

@@ -67,6 +67,16 @@ export interface ModelInfo {
   architecture: string;
   contextLength: number;
   vocabSize: number;
+  /** What an encoder gives; `null` where a model generates text. */
+  embedding: EmbeddingInfo | null;
+}
+
+/** What an encoder gives. */
+export interface EmbeddingInfo {
+  /** Elements of an embedding. */
+  length: number;
+  /** Which tokens an embedding is made of. */
+  pooling: "mean" | "cls" | "lasttoken";
 }
 
 export interface Message { role: "system" | "user" | "assistant"; content: string }
@@ -147,6 +157,23 @@ export interface Completion extends Answer<"text_completion", { text: string; fi
 /** One token of the continuation; the last chunk has no token: text that was held back, the reason of the end, `usage`. */
 export interface CompletionChunk extends Answer<"text_completion", { text: string; finish_reason: FinishReason | null }> {
   usage?: Usage;
+}
+
+/** What to embed. A model's own prefixes ("query: ", ...) are the caller's to write. */
+export interface EmbeddingParams {
+  /** A text or several; each must fit the model's context. */
+  input: string | string[];
+  /** Ends the work between two texts; the call throws `aborted`. */
+  signal?: AbortSignal;
+}
+
+/** Embeddings in the order of `input`. */
+export interface Embeddings {
+  object: "list";
+  /** Vectors of length 1. */
+  data: { object: "embedding"; index: number; embedding: number[] }[];
+  model: string;
+  usage: { prompt_tokens: number; total_tokens: number };
 }
 
 /** A model in browser storage. */

@@ -2,7 +2,7 @@
 import type * as engine from "../wasm/simd128/openweights.js";
 import { OpenWeightsError, aborted, asError, missing } from "./errors.js";
 import type { Request, Response } from "./rpc.js";
-import type { ChatParams, CompletionParams, FinishReason, LoadOptions, Usage } from "./types.js";
+import type { ChatParams, CompletionParams, EmbeddingParams, Embeddings, FinishReason, LoadOptions, Usage } from "./types.js";
 
 /** What a call may do besides returning. */
 interface Call {
@@ -69,6 +69,20 @@ async function generate(call: Call, begin: (model: engine.Model) => void): Promi
   }
 }
 
+async function embed({ signal }: Call, params: EmbeddingParams): Promise<Omit<Embeddings, "model">> {
+  const model = loaded();
+  const data: Embeddings["data"] = [];
+  let tokens = 0;
+  for (const text of model.embedding_texts(params)) {
+    signal.throwIfAborted();
+    const one = (await model.embed(text)) as { embedding: number[]; tokens: number };
+    data.push({ object: "embedding", index: data.length, embedding: one.embedding });
+    tokens += one.tokens;
+    await macrotask();
+  }
+  return { object: "list", data, usage: { prompt_tokens: tokens, total_tokens: tokens } };
+}
+
 const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>> = {
   inspect: (_, source: string) => wasm.inspect(source),
   load: async ({ emit }, source: string, options: LoadOptions) => {
@@ -77,6 +91,7 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
   },
   chat: (call, params: ChatParams) => inTurn(() => generate(call, (model) => model.start_chat(params))),
   complete: (call, params: CompletionParams) => inTurn(() => generate(call, (model) => model.start_completion(params))),
+  embed: (call, params: EmbeddingParams) => inTurn(() => embed(call, params)),
   encode: (_, text: string) => inTurn(async () => loaded().encode(text)),
   decode: (_, ids: Uint32Array) => inTurn(async () => loaded().decode(ids)),
   list: () => wasm.store_list(),

@@ -6,6 +6,8 @@ use openweights::{
         Backend,
         gpu::{Gpu, GpuOptions},
     },
+    engine::Model,
+    generate::Params,
     weights,
 };
 use openweights_tests::{cpu, fixture, gpu, greedy, ids, json, largest_difference, load_for, logits, reference};
@@ -14,9 +16,12 @@ use serde_json::Value;
 /// Largest difference of a logit in f32 from transformers' f32.
 const TOLERANCE: f32 = 1e-3;
 
+fn golden_row(row: &Value) -> Vec<f32> {
+    row.as_array().expect("a row").iter().map(|v| v.as_f64().expect("a number") as f32).collect()
+}
+
 fn golden_rows(golden: &Value) -> Vec<Vec<f32>> {
-    let row = |row: &Value| row.as_array().expect("a row").iter().map(|v| v.as_f64().expect("a logit") as f32).collect();
-    golden["logits"].as_array().expect("logits").iter().map(row).collect()
+    golden["logits"].as_array().expect("logits").iter().map(golden_row).collect()
 }
 
 /// The context to load for, where the default would change what is computed: longrope's short factors serve contexts up to 64 here.
@@ -50,6 +55,49 @@ fn check(name: &str, backend: fn() -> Box<dyn Backend>) {
     }
 }
 
+/// Encoders: hidden states, and embeddings by either pooling; what is not a whole text at once is refused.
+fn check_encoder(name: &str, backend: fn() -> Box<dyn Backend>) {
+    let golden = json(&format!("tiny/{name}/golden.json"));
+    let ids = ids(&golden["input_ids"]);
+    for config in ["config.json", "config.v5.json"] {
+        let mut checkpoint = weights::open(&fixture(&format!("tiny/{name}"))).expect("the checkpoint opens");
+        checkpoint.config = json(&format!("tiny/{name}/{config}"));
+        let mut model = load_for(&checkpoint, backend(), None).expect("the model loads");
+        let embed = |model: &mut Model, ids: &[u32]| pollster::block_on(model.embed(ids)).expect("an embedding");
+
+        let expected: Vec<f32> = golden["last_hidden_state"].as_array().expect("rows").iter().flat_map(golden_row).collect();
+        let states = pollster::block_on(model.hidden_states(&ids)).expect("hidden states");
+        let difference = largest_difference(&states, &expected);
+        assert!(difference < TOLERANCE, "{name}, {config}: hidden states are off by {difference}");
+
+        let mean = embed(&mut model, &ids);
+        let difference = largest_difference(&mean, &golden_row(&golden["mean_pooled_normalised"]));
+        assert!(difference < TOLERANCE, "{name}, {config}: the mean is off by {difference}");
+        assert_ne!(embed(&mut model, &ids[..3]), mean);
+        assert_eq!(embed(&mut model, &ids), mean, "a text does not know of the one before");
+        let info = model.info().embedding.clone().expect("an encoder");
+        assert_eq!((info.length, info.pooling), (mean.len(), "mean"));
+
+        let long = vec![1; model.info().context_length + 1];
+        assert_eq!(pollster::block_on(model.embed(&long)).expect_err("too long").code(), "context_overflow");
+        assert_eq!(pollster::block_on(model.embed(&[])).expect_err("nothing").code(), "invalid_input");
+        assert_eq!(model.start(ids.clone(), Params::default()).err().expect("no text").code(), "invalid_input");
+        assert_eq!(pollster::block_on(model.logits(&ids, |_, _| Ok(()))).expect_err("no logits").code(), "invalid_input");
+
+        checkpoint.config["sentence_transformers"] = serde_json::json!([{ "type": "Pooling", "pooling_mode_cls_token": true }]);
+        let mut model = load_for(&checkpoint, backend(), None).expect("the model loads");
+        let difference = largest_difference(&embed(&mut model, &ids), &golden_row(&golden["cls_normalised"]));
+        assert!(difference < TOLERANCE, "{name}, {config}: the first token's is off by {difference}");
+    }
+}
+
+#[test]
+fn a_decoder_gives_no_embedding() {
+    let checkpoint = weights::open(&fixture("tiny/llama_plain")).expect("the checkpoint opens");
+    let mut model = load_for(&checkpoint, reference(), None).expect("the model loads");
+    assert_eq!(pollster::block_on(model.embed(&[1])).expect_err("no embedding").code(), "invalid_input");
+}
+
 fn token_by_token(checkpoint: &weights::Checkpoint, backend: Box<dyn Backend>, context: Option<usize>, all: &[u32]) -> Vec<Vec<f32>> {
     let mut model = load_for(checkpoint, backend, context).expect("the model loads");
     model.set_prefill_chunk(1);
@@ -57,20 +105,24 @@ fn token_by_token(checkpoint: &weights::Checkpoint, backend: Box<dyn Backend>, c
 }
 
 macro_rules! goldens {
-    ($($name:ident),* $(,)?) => {
-        mod reference_backend {
-            $(#[test] fn $name() { super::check(stringify!($name), super::reference); })*
-        }
-        mod cpu_backend {
-            $(#[test] fn $name() { super::check(stringify!($name), super::cpu); })*
-        }
-        mod gpu_backend {
-            $(#[test] fn $name() { super::check(stringify!($name), super::gpu); })*
+    ($check:ident, $group:ident: $($name:ident),* $(,)?) => {
+        mod $group {
+            mod reference_backend {
+                $(#[test] fn $name() { crate::$check(stringify!($name), crate::reference); })*
+            }
+            mod cpu_backend {
+                $(#[test] fn $name() { crate::$check(stringify!($name), crate::cpu); })*
+            }
+            mod gpu_backend {
+                $(#[test] fn $name() { crate::$check(stringify!($name), crate::gpu); })*
+            }
         }
     };
 }
 
-goldens!(
+goldens!(check_encoder, encoders: bert_mean, embeddinggemma_bidir);
+
+goldens!(check, decoders:
     gemma,
     gemma2,
     gemma3,

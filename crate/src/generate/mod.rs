@@ -112,6 +112,7 @@ pub struct Generation {
 impl Generation {
     /// Checks the request and prepares the model's session.
     pub(crate) fn new(model: &mut Model, prompt: Vec<u32>, params: Params) -> Result<Generation> {
+        model.need_generator()?;
         validate(&params)?;
         model.check_tokens(&prompt)?;
         let context = model.context();

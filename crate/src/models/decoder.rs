@@ -1,9 +1,11 @@
 //! What nearly all decoders share: token embedding, blocks of attention and MLP, final norm, output head. An architecture's
-//! file says how its blocks differ.
+//! file says how its blocks differ. Where blocks see both directions, or the configuration says how to make embeddings, there is
+//! pooling instead of a head.
 
 use super::{
     Network, Positions,
     config::{Config, Sizes},
+    pooling::{self, Pooling},
 };
 use crate::{
     backend::{Backend, CacheSpec, Tensor, Weight},
@@ -15,13 +17,18 @@ use crate::{
     weights::loader::Loader,
 };
 
+enum Output {
+    Logits(Linear),
+    Embedding(Pooling),
+}
+
 /// A decoder-only transformer.
 pub struct Decoder {
     sizes: Sizes,
     embed: Weight,
     blocks: Vec<Block>,
     norm: RmsNorm,
-    head: Linear,
+    output: Output,
     scales: Scales,
 }
 
@@ -44,6 +51,9 @@ impl Decoder {
 
     /// Loads `specs.len()` blocks; `tied` is what an absent `tie_word_embeddings` means.
     pub async fn load(config: Config<'_>, loader: &mut Loader<'_>, sizes: Sizes, specs: &[BlockSpec], tied: bool) -> Result<Decoder> {
+        if loader.has("embed_tokens.weight") {
+            loader.strip("model.");
+        }
         let embed = loader.matrix("model.embed_tokens.weight", sizes.vocab, sizes.hidden).await?;
         let mut blocks = Vec::new();
         for (i, spec) in specs.iter().enumerate() {
@@ -53,15 +63,17 @@ impl Decoder {
         }
         let norm_offset = specs.first().map_or(0.0, |s| s.norm_offset);
         let norm = RmsNorm::load(loader, "model.norm", sizes.hidden, sizes.eps, norm_offset).await?;
-        let head = match config.flag("tie_word_embeddings", tied)? {
-            true => {
+        let encodes = pooling::is_described(config) || specs.iter().any(|spec| !spec.attention.attention.causal);
+        let output = match encodes {
+            true => Output::Embedding(Pooling::load(config, loader, sizes.hidden).await?),
+            false if config.flag("tie_word_embeddings", tied)? => {
                 // Some checkpoints keep a copy of the embedding under this name.
                 loader.ignore("lm_head.weight");
-                Linear::tied(embed)
+                Output::Logits(Linear::tied(embed))
             }
-            false => Linear::load(loader, "lm_head", sizes.vocab, sizes.hidden, false).await?,
+            false => Output::Logits(Linear::load(loader, "lm_head", sizes.vocab, sizes.hidden, false).await?),
         };
-        Ok(Decoder { sizes, embed, blocks, norm, head, scales: Scales::default() })
+        Ok(Decoder { sizes, embed, blocks, norm, output, scales: Scales::default() })
     }
 }
 
@@ -78,6 +90,13 @@ impl Network for Decoder {
         self.sizes.context
     }
 
+    fn pooling(&self) -> Option<&Pooling> {
+        match &self.output {
+            Output::Logits(_) => None,
+            Output::Embedding(pooling) => Some(pooling),
+        }
+    }
+
     fn forward(&self, b: &mut dyn Backend, positions: Positions) -> Tensor {
         let mut x = b.embed(self.embed);
         if let Some(factor) = self.scales.embed {
@@ -86,10 +105,11 @@ impl Network for Decoder {
         for block in &self.blocks {
             x = block.forward(b, x);
         }
+        let Output::Logits(head) = &self.output else { return self.norm.of(b, x) };
         if positions == Positions::Last {
             x = b.last_row(x);
         }
-        let mut logits = self.head.of_normed(b, Some(&self.norm), x);
+        let mut logits = head.of_normed(b, Some(&self.norm), x);
         if let Some(factor) = self.scales.logits {
             logits = b.scale(logits, factor);
         }

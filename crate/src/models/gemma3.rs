@@ -1,5 +1,5 @@
 //! Gemma 3 text models (2025): Gemma 2 with norms of each head's query and key instead of soft caps, five windowed layers to a
-//! full one, and a rope base of their own for the windowed ones.
+//! full one, and a rope base of their own for the windowed ones. EmbeddingGemma sees both directions: it is an encoder.
 
 use serde_json::json;
 
@@ -33,19 +33,20 @@ fn frequencies(config: Config<'_>, head_dim: usize) -> Result<[Frequencies; 2]> 
 /// Gemma 2's block with norms of q and k per head.
 pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Decoder> {
     config.activation(GELU)?;
-    config.only("use_bidirectional_attention", &json!(false))?;
+    let causal = !config.flag("use_bidirectional_attention", false)?;
     let sizes = config.sizes()?;
     let [full, local] = frequencies(config, sizes.attention.head_dim)?;
     let (full, local) = (full.load(loader)?, local.load(loader)?);
     let bias = config.flag("attention_bias", false)?;
-    let window = config.size_or_none("sliding_window")?;
+    // In both directions a window counts all that it spans; ours counts one side and the middle.
+    let window = config.size_or_none("sliding_window")?.map(|window| if causal { window } else { window / 2 + 1 });
     let cap = |key| Ok(config.number(key)?.map(|cap| cap as f32));
     let softcap = cap("attn_logit_softcapping")?;
     let scale = config.need_number("query_pre_attn_scalar")?.powf(-0.5) as f32;
     let pattern = config.size_or_none("sliding_window_pattern")?.unwrap_or(6);
     let qk_norm = Some(QkNorm { per_head: true, eps: sizes.eps, offset: 1.0 });
     let block = |slides: bool| {
-        let attention = Attention { window: window.filter(|_| slides), softcap, scale, ..sizes.attention };
+        let attention = Attention { causal, window: window.filter(|_| slides), softcap, scale, ..sizes.attention };
         let rope = Some(if slides { local } else { full });
         let attention = AttentionSpec { attention, fused: false, qkv_bias: bias, out_bias: bias, qk_norm, rope };
         BlockSpec { activation: Activation::GeluTanh, norm_offset: 1.0, norms: Norms::Both, ..BlockSpec::llama(attention) }

@@ -6,6 +6,7 @@ use crate::{
     weights::loader::Loader,
 };
 
+mod bert;
 mod classic;
 pub mod config;
 pub mod decoder;
@@ -24,6 +25,7 @@ mod mixtral;
 mod olmo2;
 mod phi;
 mod phi3;
+pub mod pooling;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -31,6 +33,7 @@ pub mod rotary;
 mod smollm3;
 
 use config::Config;
+use pooling::Pooling;
 
 /// Which positions of a step get logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +60,13 @@ pub trait Network {
     /// Positions that the model was made for.
     fn context(&self) -> usize;
 
-    /// Records the forward pass of the step that was begun; returns the logits.
+    /// What makes an embedding of hidden states; a network without gives logits.
+    fn pooling(&self) -> Option<&Pooling> {
+        None
+    }
+
+    /// Records the forward pass of the step that was begun; returns the logits, or for an embedding the hidden states of all
+    /// positions.
     fn forward(&self, backend: &mut dyn Backend, positions: Positions) -> Tensor;
 }
 
@@ -77,6 +86,7 @@ macro_rules! registry {
 
 // One line per architecture.
 registry! {
+    "bert" => bert,
     "gemma" => gemma,
     "gemma2" => gemma2,
     "gemma3_text" => gemma3,

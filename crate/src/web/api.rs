@@ -8,11 +8,11 @@ use wasm_bindgen::prelude::*;
 use super::{
     choose::Chosen,
     load,
-    request::Request,
+    request::{self, Request},
     values::{error, from_js, to_js},
 };
 use crate::{
-    engine,
+    engine::{self, EmbeddingInfo},
     error::{Error, Result},
     generate::{Event, FinishReason, Generation, Usage},
 };
@@ -28,6 +28,14 @@ struct Info<'a> {
     architecture: &'a str,
     context_length: usize,
     vocab_size: usize,
+    embedding: &'a Option<EmbeddingInfo>,
+}
+
+/// A text's embedding.
+#[derive(Serialize)]
+struct Embedding {
+    embedding: Vec<f32>,
+    tokens: usize,
 }
 
 /// A piece of work of a generation.
@@ -81,6 +89,7 @@ impl Model {
             architecture: &info.architecture,
             context_length: info.context_length,
             vocab_size: info.vocab_size,
+            embedding: &info.embedding,
         })
     }
 
@@ -115,6 +124,21 @@ impl Model {
                 Err(error(&e))
             }
         }
+    }
+
+    /// The texts of `request.input`, to be embedded one by one.
+    pub fn embedding_texts(&self, request: JsValue) -> Result<Vec<String>, JsValue> {
+        from_js::<request::Embedding>(request, "request").and_then(request::Embedding::texts).map_err(|e| error(&e))
+    }
+
+    /// The embedding of a text, and its number of tokens.
+    pub async fn embed(&mut self, text: String) -> Result<JsValue, JsValue> {
+        self.generation = None;
+        let embed = async {
+            let ids = self.model.encode(&text, true)?;
+            Ok(Embedding { embedding: self.model.embed(&ids).await?, tokens: ids.len() })
+        };
+        to_js(&embed.await.map_err(|e: Error| error(&e))?)
     }
 
     /// Ends the request; the session keeps what was computed.

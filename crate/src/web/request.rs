@@ -24,17 +24,41 @@ pub struct Request {
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     seed: Option<u64>,
-    stop: Option<Stop>,
+    stop: Option<Texts>,
     ignore_eos: Option<bool>,
     reuse_prefix: Option<bool>,
 }
 
-/// One stop string or several.
+/// One text or several.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Stop {
+enum Texts {
     One(String),
     Many(Vec<String>),
+}
+
+impl From<Texts> for Vec<String> {
+    fn from(texts: Texts) -> Vec<String> {
+        match texts {
+            Texts::One(text) => vec![text],
+            Texts::Many(texts) => texts,
+        }
+    }
+}
+
+/// Parameters of embeddings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Embedding {
+    input: Option<Texts>,
+}
+
+impl Embedding {
+    /// The texts to embed.
+    pub fn texts(self) -> Result<Vec<String>> {
+        let texts: Vec<String> = self.input.map(Texts::into).unwrap_or_default();
+        if texts.is_empty() { Err(Error::InvalidInput("input is missing: a text, or a list of texts".into())) } else { Ok(texts) }
+    }
 }
 
 impl Request {
@@ -63,11 +87,7 @@ impl Request {
                 seed: self.seed.unwrap_or(random),
             },
             max_tokens: self.max_tokens,
-            stop: match self.stop {
-                None => Vec::new(),
-                Some(Stop::One(text)) => vec![text],
-                Some(Stop::Many(texts)) => texts,
-            },
+            stop: self.stop.map(Texts::into).unwrap_or_default(),
             ignore_eos: self.ignore_eos.unwrap_or(false),
             reuse_prefix: self.reuse_prefix.unwrap_or(true),
         }

@@ -81,16 +81,10 @@ mod native {
             Directory { root: root.into() }
         }
 
-        /// Its plain files (links are followed), without folders.
+        /// Its plain files (links are followed), and those in folders of Sentence Transformers' modules: `1_Pooling/config.json`.
         pub fn listing(&self) -> Result<Listing> {
             let mut listing = Listing::new();
-            for entry in fs::read_dir(&self.root).map_err(|e| failed(&self.root, e))? {
-                let path = entry.map_err(|e| failed(&self.root, e))?.path();
-                let metadata = fs::metadata(&path).map_err(|e| failed(&path, e))?;
-                if let (true, Some(name)) = (metadata.is_file(), path.file_name().and_then(|n| n.to_str())) {
-                    listing.insert(name.to_owned(), metadata.len());
-                }
-            }
+            list(&self.root, "", &mut listing)?;
             Ok(listing)
         }
 
@@ -105,6 +99,21 @@ mod native {
             handle.seek(SeekFrom::Start(offset)).and_then(|_| handle.read_exact(&mut bytes)).map_err(|e| failed(&path, e))?;
             Ok(bytes)
         }
+    }
+
+    fn list(folder: &Path, prefix: &str, listing: &mut Listing) -> Result<()> {
+        for entry in fs::read_dir(folder).map_err(|e| failed(folder, e))? {
+            let path = entry.map_err(|e| failed(folder, e))?.path();
+            let metadata = fs::metadata(&path).map_err(|e| failed(&path, e))?;
+            let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
+            let module = || name.split_once('_').is_some_and(|(index, _)| index.parse::<u8>().is_ok());
+            if metadata.is_file() {
+                listing.insert(format!("{prefix}{name}"), metadata.len());
+            } else if prefix.is_empty() && metadata.is_dir() && module() {
+                list(&path, &format!("{name}/"), listing)?;
+            }
+        }
+        Ok(())
     }
 
     impl Files for Directory {

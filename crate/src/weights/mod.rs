@@ -30,6 +30,7 @@ pub mod package;
 pub mod progress;
 pub mod remote;
 pub mod safetensors;
+mod sentence;
 pub mod source;
 pub mod store;
 pub mod store_memory;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::{Value, json};
 
-use super::{Checkpoint, Files, Part, TensorInfo, files::Listing, manifest};
+use super::{Checkpoint, Files, Part, TensorInfo, files::Listing, manifest, sentence};
 mod mxfp4;
 
 use crate::{
@@ -62,7 +62,7 @@ pub(super) async fn read_header(files: &dyn Files, file: &str, size: u64) -> Res
 
 /// Opens a checkpoint whose files are listed in `listing`. Tensors are read in place; the card's origin is left open.
 pub async fn open(files: Box<dyn Files>, listing: &Listing) -> Result<Checkpoint> {
-    let config = read_json(&*files, listing, "config.json")
+    let mut config = read_json(&*files, listing, "config.json")
         .await?
         .ok_or_else(|| Error::NotFound("config.json: a checkpoint directory must have one".into()))?;
     if let Some(quantization) = config.get("quantization_config").filter(|q| !q.is_null()) {
@@ -72,7 +72,8 @@ pub async fn open(files: Box<dyn Files>, listing: &Listing) -> Result<Checkpoint
             return Err(Error::UnsupportedFormat(message));
         }
     }
-    let tensors = read_tensors(&*files, listing).await?;
+    let mut tensors = read_tensors(&*files, listing).await?;
+    sentence::join(&*files, listing, &mut config, &mut tensors).await?;
     let readme = match listing.get("README.md") {
         Some(&size) => String::from_utf8_lossy(&files.read("README.md", 0, size.min(1 << 20) as usize).await?).into_owned(),
         None => String::new(),
@@ -109,10 +110,17 @@ pub(super) async fn small_files(files: &dyn Files, listing: &Listing) -> Result<
 
 /// The JSON object in a file, or none if the file is not listed.
 pub(super) async fn read_json(files: &dyn Files, listing: &Listing, name: &str) -> Result<Option<Value>> {
+    match read_json_value(files, listing, name).await? {
+        Some(value) if !value.is_object() => Err(Error::InvalidFile(format!("{name}: not a JSON object"))),
+        value => Ok(value),
+    }
+}
+
+/// The JSON value in a file, or none if the file is not listed.
+pub(super) async fn read_json_value(files: &dyn Files, listing: &Listing, name: &str) -> Result<Option<Value>> {
     let Some(&size) = listing.get(name) else { return Ok(None) };
     let bytes = read_small(files, name, size).await?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|e| Error::InvalidFile(format!("{name}: {e}")))?;
-    if value.is_object() { Ok(Some(value)) } else { Err(Error::InvalidFile(format!("{name}: not a JSON object"))) }
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::InvalidFile(format!("{name}: {e}")))
 }
 
 pub(super) async fn read_small(files: &dyn Files, name: &str, size: u64) -> Result<Vec<u8>> {
@@ -160,6 +168,7 @@ fn tensors(mut entries: BTreeMap<String, Entry>) -> Result<BTreeMap<String, Tens
     Ok(tensors)
 }
 
+/// What a header says of a tensor.
 pub(super) fn tensor(name: &str, entry: Entry) -> Result<TensorInfo> {
     let format = match entry.dtype {
         Dtype::F32 => Format::F32,

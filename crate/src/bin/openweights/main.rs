@@ -1,4 +1,4 @@
-//! The command line: convert, inspect, tokenize, logits, generate, perplexity, bench, serve.
+//! The command line: convert, inspect, tokenize, logits, generate, perplexity, embed, bench, serve.
 //!
 //! `--json` prints one JSON object to standard output; progress and messages go to standard error. The exit status is 0, 1
 //! (failed) or 2 (usage).
@@ -52,6 +52,8 @@ enum Command {
     Generate(run::Generate),
     /// Negative log-likelihood of a text, in nats.
     Perplexity(run::Perplexity),
+    /// The embedding of a text, of length 1.
+    Embed(run::Embed),
     /// Measure speed.
     Bench(bench::Bench),
     /// Serve a directory over HTTP, cross-origin isolated and with ranges.
@@ -162,6 +164,7 @@ fn main() -> ExitCode {
         Command::Logits(c) => c.run(json),
         Command::Generate(c) => c.run(json),
         Command::Perplexity(c) => c.run(json),
+        Command::Embed(c) => c.run(json),
         Command::Bench(c) => c.run(json),
         Command::Serve(c) => c.run(),
     };

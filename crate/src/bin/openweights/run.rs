@@ -224,3 +224,37 @@ impl Perplexity {
         })
     }
 }
+
+#[derive(Args)]
+pub struct Embed {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    input: Embedded,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Embedded {
+    /// The text.
+    #[arg(long)]
+    text: Option<String>,
+    /// Token ids, separated by commas; nothing is put around them.
+    #[arg(long, value_delimiter = ',', value_parser = parse_id)]
+    tokens: Option<Vec<u32>>,
+}
+
+impl Embed {
+    pub fn run(self, json: bool) -> Result<()> {
+        let mut model = self.source.load()?;
+        let ids = match self.input {
+            Embedded { text: Some(text), .. } => model.encode(&text, true)?,
+            Embedded { tokens, .. } => tokens.unwrap_or_default(),
+        };
+        let embedding = pollster::block_on(model.embed(&ids))?;
+        print(json, &json!({ "embedding": embedding, "tokens": ids }), || {
+            let numbers: Vec<String> = embedding.iter().map(f32::to_string).collect();
+            format!("{} tokens, {} numbers:\n{}", ids.len(), numbers.len(), numbers.join(" "))
+        })
+    }
+}
