@@ -382,3 +382,51 @@ mod serve {
         assert_eq!(status.code(), Some(0));
     }
 }
+
+/// The tiny BERT with a tokenizer whose words are `w0`, `w1`, ... and pooling by the first token.
+fn encoder(name: &str) -> PathBuf {
+    let out = scratch(name);
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture("tiny/bert_mean").join(file), out.join(file)).expect("a copy");
+    }
+    let vocab: serde_json::Map<String, Value> = (0..384).map(|id| (format!("w{id}"), id.into())).collect();
+    let model = serde_json::json!({ "type": "WordLevel", "vocab": vocab, "unk_token": "w0" });
+    let tokenizer =
+        serde_json::json!({ "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "WhitespaceSplit" }, "model": model });
+    let modules = r#"[{ "path": "", "type": "a.Transformer" }, { "path": "1_Pooling", "type": "a.Pooling" }]"#;
+    std::fs::create_dir(out.join("1_Pooling")).expect("a folder");
+    for (file, content) in [
+        ("tokenizer.json", tokenizer.to_string().as_str()),
+        ("modules.json", modules),
+        ("1_Pooling/config.json", r#"{ "pooling_mode_cls_token": true }"#),
+    ] {
+        std::fs::write(out.join(file), content).expect("a file");
+    }
+    out
+}
+
+#[test]
+fn embed_gives_a_vector_of_a_text_and_says_that_an_encoder_writes_none() {
+    let golden = json("tiny/bert_mean/golden.json");
+    let ids = ids(&golden["input_ids"]);
+    let (tokens, encoder) = (list(&ids), encoder("cli-embed"));
+    let words = ids.iter().map(|id| format!("w{id}")).collect::<Vec<_>>().join(" ");
+    let package = scratch("cli-embed-package").join("package");
+    succeed(&["convert", text(&encoder), text(&package)]);
+    let plain = fixture("tiny/bert_mean");
+    for (source, input, pooled) in [
+        (&plain, ["--tokens", &tokens], "mean_pooled_normalised"),
+        (&encoder, ["--text", &words], "cls_normalised"),
+        (&package, ["--text", &words], "cls_normalised"),
+    ] {
+        let said = succeed(&[&["embed", text(source)][..], &input].concat());
+        assert_eq!(said["tokens"], golden["input_ids"]);
+        let differences = floats(&said["embedding"]).into_iter().zip(floats(&golden[pooled])).map(|(a, b)| (a - b).abs());
+        assert!(differences.fold(0.0, f64::max) < 1e-3, "{}", source.display());
+    }
+    for (command, source) in [("generate", plain), ("embed", checkpoint())] {
+        let output = run(&["--json", command, text(&source), "--tokens", "1"]);
+        let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((output.status.code(), &said["error"]["code"]), (Some(1), &"invalid_input".into()), "{command}");
+    }
+}
