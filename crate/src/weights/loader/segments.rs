@@ -1,10 +1,7 @@
 //! How the rows of a weight are cut into segments.
 
 use super::Source;
-use crate::{
-    backend::Segment,
-    quant::{Format, Plane},
-};
+use crate::{backend::Segment, quant::Plane};
 
 /// Cuts tensors into segments: neighbours of one format share a segment while each write stays word-aligned; no plane of a
 /// segment is larger than `max_plane_bytes`. A segment that is full holds a multiple of `unit` rows if that many fit.
@@ -43,7 +40,7 @@ pub fn segments<'t>(rows_of: &[Source<'t>], cols: usize, max_plane_bytes: usize,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::TensorInfo;
+    use crate::{quant::Format, weights::TensorInfo};
 
     fn tensor(format: Format, rows: usize, cols: usize) -> TensorInfo {
         TensorInfo { format, shape: vec![rows, cols], values: vec![], scales: vec![] }
