@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::{Value, json};
 
-use super::{Checkpoint, Files, Part, TensorInfo, files::Listing, manifest, sentence};
 mod mxfp4;
 
+use super::{Checkpoint, Files, Part, TensorInfo, files::Listing, manifest, sentence};
 use crate::{
     card::Card,
     error::{Error, Result},
