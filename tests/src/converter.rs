@@ -32,10 +32,12 @@ pub fn to_gguf(checkpoint: &Checkpoint) -> Gguf {
     let model = checkpoint.config["model_type"].as_str().expect("model_type");
     let mut gguf = Gguf { version: 3, metadata: metadata(&checkpoint.config, model), tensors: Vec::new() };
     let mut tensors = Vec::new();
-    for (name, info) in &checkpoint.tensors {
+    // The pooler served BERT's training alone: the converter drops it.
+    for (name, info) in checkpoint.tensors.iter().filter(|(name, _)| !name.starts_with("pooler.")) {
         let moving = Moving { name: name.clone(), shape: info.shape.clone(), data: floats(checkpoint, info) };
-        tensors.push(converted(moving, &checkpoint.config, model));
+        tensors.extend(split(converted(moving, &checkpoint.config, model)));
     }
+    let mut tensors = stacked(tensors);
     tensors.extend(factors(&checkpoint.config, model));
     for Moving { name, shape, data } in tensors {
         let data = data.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -51,12 +53,16 @@ fn architecture(model: &str) -> &str {
         "gemma3_text" => "gemma3",
         "phi" => "phi2",
         "gpt_neox" => "gptneox",
+        "mixtral" => "llama",
+        "qwen3_moe" => "qwen3moe",
+        "gpt_oss" => "gpt-oss",
         same => same,
     }
 }
 
 fn metadata(config: &Json, model: &str) -> Vec<(String, Value)> {
-    let name = architecture(model);
+    let bidirectional = config["use_bidirectional_attention"] == true;
+    let name = if bidirectional { "gemma-embedding" } else { architecture(model) };
     let mut out = vec![("general.architecture".into(), Value::String(name.into())), ("general.type".into(), Value::String("model".into()))];
     let mut add = |key: &str, value: Option<Value>| out.extend(value.map(|v| (format!("{name}.{key}"), v)));
     let number = |keys: &[&str]| keys.iter().find_map(|k| config[*k].as_f64());
@@ -68,10 +74,22 @@ fn metadata(config: &Json, model: &str) -> Vec<(String, Value)> {
     add("context_length", integer(&["max_position_embeddings", "n_positions"]));
     add("embedding_length", integer(&["hidden_size", "n_embd"]));
     add("block_count", integer(&["num_hidden_layers", "n_layer"]));
-    add("feed_forward_length", integer(&["intermediate_size"]).or(Some(Value::Integer(4 * hidden as i64))));
+    let inner = number(&["intermediate_size"]).unwrap_or(4.0 * hidden);
+    let adjusted = (2.0 * inner / 3.0).floor() * number(&["block_ffn_dim_multiplier"]).unwrap_or(1.0);
+    let inner = number(&["block_multiple_of"]).map_or(inner, |of| (adjusted / of).ceil() * of);
+    add("feed_forward_length", Some(Value::Integer(inner as i64)));
+    add("expert_count", integer(&["num_local_experts", "num_experts"]));
+    add("expert_used_count", integer(&["num_experts_per_tok"]));
     add("attention.head_count", integer(&["num_attention_heads", "n_head"]));
-    add("attention.head_count_kv", integer(&["num_key_value_heads"]));
-    add("attention.layer_norm_rms_epsilon", float(&["rms_norm_eps"]));
+    let heads_of = |kind: &Json| if kind == "conv" { 0 } else { config["num_key_value_heads"].as_i64().expect("heads") };
+    add(
+        "attention.head_count_kv",
+        match config["layer_types"].as_array().filter(|_| model == "lfm2") {
+            Some(types) => Some(Value::Integers(types.iter().map(heads_of).collect())),
+            None => integer(&["num_key_value_heads"]),
+        },
+    );
+    add("attention.layer_norm_rms_epsilon", float(&["rms_norm_eps", "norm_eps"]));
     add("attention.layer_norm_epsilon", float(&["layer_norm_eps", "layer_norm_epsilon"]));
     if model != "gpt_neox" {
         add("rope.freq_base", float(&["rope_theta"]));
@@ -81,7 +99,7 @@ fn metadata(config: &Json, model: &str) -> Vec<(String, Value)> {
         add("attention.value_length", Some(Value::Integer(head_dim as i64)));
     }
     match model {
-        "llama" | "mistral" | "smollm3" | "granite" => {
+        "llama" | "mistral" | "mixtral" | "smollm3" | "granite" => {
             add("vocab_size", integer(&["vocab_size"]));
             add("rope.dimension_count", Some(Value::Integer(head_dim as i64)));
         }
@@ -92,6 +110,12 @@ fn metadata(config: &Json, model: &str) -> Vec<(String, Value)> {
         _ => {}
     }
     match model {
+        "lfm2" => add("shortconv.l_cache", integer(&["conv_L_cache"])),
+        "qwen3_moe" => add("expert_feed_forward_length", integer(&["moe_intermediate_size"])),
+        "gpt_oss" => {
+            add("expert_feed_forward_length", integer(&["intermediate_size"]));
+            add("attention.sliding_window", integer(&["sliding_window"]));
+        }
         "gpt_neox" => add("use_parallel_residual", config["use_parallel_residual"].as_bool().map(Value::Bool)),
         "gemma2" | "gemma3_text" => {
             add("attention.sliding_window", integer(&["sliding_window"]));
@@ -121,18 +145,39 @@ fn metadata(config: &Json, model: &str) -> Vec<(String, Value)> {
         }
         _ => {}
     }
+    if bidirectional || model == "bert" {
+        add("attention.causal", Some(Value::Bool(false)));
+        // The mean.
+        add("pooling_type", Some(Value::Integer(1)));
+    }
     let rope = &config["rope_scaling"];
     let kind = rope["rope_type"].as_str().or(rope["type"].as_str());
     if let Some(kind @ ("linear" | "yarn")) = kind {
         add("rope.scaling.type", Some(Value::String(kind.into())));
         add("rope.scaling.factor", rope["factor"].as_f64().map(Value::Float));
         add("rope.scaling.original_context_length", rope["original_max_position_embeddings"].as_i64().map(Value::Integer));
+        add("rope.scaling.yarn_beta_fast", rope["beta_fast"].as_f64().map(Value::Float));
+        add("rope.scaling.yarn_beta_slow", rope["beta_slow"].as_f64().map(Value::Float));
     }
+    out.extend(config["type_vocab_size"].as_i64().map(|n| ("tokenizer.ggml.token_type_count".into(), Value::Integer(n))));
     out
 }
 
 /// Pairs of name parts, in the order in which they are replaced.
 const NAMES: &[(&str, &str)] = &[
+    ("embeddings.word_embeddings.", "token_embd."),
+    ("embeddings.position_embeddings.", "position_embd."),
+    ("embeddings.token_type_embeddings.", "token_types."),
+    ("embeddings.LayerNorm.", "token_embd_norm."),
+    ("encoder.layer.", "blk."),
+    ("attention.self.query.", "attn_q."),
+    ("attention.self.key.", "attn_k."),
+    ("attention.self.value.", "attn_v."),
+    ("attention.output.dense.", "attn_output."),
+    ("attention.output.LayerNorm.", "attn_output_norm."),
+    ("intermediate.dense.", "ffn_up."),
+    (".output.dense.", ".ffn_down."),
+    (".output.LayerNorm.", ".layer_output_norm."),
     ("transformer.wte.", "token_embd."),
     ("transformer.wpe.", "position_embd."),
     ("transformer.ln_f.", "output_norm."),
@@ -142,6 +187,21 @@ const NAMES: &[(&str, &str)] = &[
     ("gpt_neox.layers.", "blk."),
     ("embed_out.", "output."),
     ("model.embed_tokens.", "token_embd."),
+    ("model.embedding_norm.", "token_embd_norm."),
+    ("operator_norm.", "attn_norm."),
+    ("self_attn.out_proj.", "attn_output."),
+    ("self_attn.q_layernorm.", "attn_q_norm."),
+    ("self_attn.k_layernorm.", "attn_k_norm."),
+    ("self_attn.sinks", "attn_sinks.weight"),
+    ("conv.conv.", "shortconv.conv."),
+    ("conv.in_proj.", "shortconv.in_proj."),
+    ("conv.out_proj.", "shortconv.out_proj."),
+    ("feed_forward.w1.", "ffn_gate."),
+    ("feed_forward.w2.", "ffn_down."),
+    ("feed_forward.w3.", "ffn_up."),
+    ("block_sparse_moe.gate.", "ffn_gate_inp."),
+    ("mlp.gate.", "ffn_gate_inp."),
+    ("mlp.router.", "ffn_gate_inp."),
     ("model.norm.", "output_norm."),
     ("model.final_layernorm.", "output_norm."),
     ("lm_head.", "output."),
@@ -177,16 +237,23 @@ const NAMES: &[(&str, &str)] = &[
 
 fn converted(mut tensor: Moving, config: &Json, model: &str) -> Moving {
     let integer = |key: &str| config[key].as_u64().map(|n| n as usize);
+    // EmbeddingGemma is published without a head around the model.
+    if ["layers.", "embed_tokens.", "norm."].iter().any(|start| tensor.name.starts_with(start)) {
+        tensor.name.insert_str(0, "model.");
+    }
     let published = tensor.name.clone();
     for (theirs, ours) in NAMES {
         tensor.name = tensor.name.replace(theirs, ours);
     }
-    let after_attention = if matches!(model, "gemma2" | "gemma3_text" | "olmo2") { "post_attention_norm." } else { "ffn_norm." };
+    let after_attention =
+        if matches!(model, "gemma2" | "gemma3_text" | "olmo2" | "gpt_oss") { "post_attention_norm." } else { "ffn_norm." };
     tensor.name = tensor.name.replace("post_attention_layernorm.", after_attention);
     let columns = if tensor.shape.len() == 1 { 1 } else { tensor.shape[1] };
     let size = |key: &str| integer(key).expect("a size");
     let head_dim = || integer("head_dim").unwrap_or_else(|| size("hidden_size") / size("num_attention_heads"));
-    if matches!(model, "llama" | "mistral" | "smollm3" | "granite") && (published.contains("q_proj.") || published.contains("k_proj.")) {
+    if matches!(model, "llama" | "mistral" | "mixtral" | "smollm3" | "granite")
+        && (published.contains("q_proj.") || published.contains("k_proj."))
+    {
         tensor.data = interleaved(&tensor.data, head_dim() * columns, columns);
     }
     if model == "gpt_neox" && published.contains("query_key_value.") {
@@ -195,6 +262,9 @@ fn converted(mut tensor: Moving, config: &Json, model: &str) -> Moving {
     if model == "gpt2" && tensor.shape.len() == 2 && published.contains(".c_") {
         tensor.data = transposed(&tensor.data, tensor.shape[1]);
         tensor.shape.reverse();
+    }
+    if published.contains("conv.conv.") {
+        tensor.shape.remove(1);
     }
     if model.starts_with("gemma") && published.ends_with("norm.weight") {
         tensor.data.iter_mut().for_each(|v| *v += 1.0);
@@ -206,6 +276,61 @@ fn converted(mut tensor: Moving, config: &Json, model: &str) -> Moving {
         tensor.data.iter_mut().for_each(|v| *v *= factor);
     }
     tensor
+}
+
+/// gpt-oss publishes gate and up of all experts in turns, and maps as `[in, out]`.
+fn split(tensor: Moving) -> Vec<Moving> {
+    let Some((layer, part)) = tensor.name.split_once(".mlp.experts.") else { return vec![tensor] };
+    let bias = part.ends_with("_bias");
+    if !bias && !part.ends_with("_proj") {
+        return vec![tensor];
+    }
+    let (experts, out) = (tensor.shape[0], *tensor.shape.last().expect("a size"));
+    let turned = |expert: &[f32]| if bias { expert.to_vec() } else { transposed(expert, out) };
+    let data: Vec<f32> = tensor.data.chunks(tensor.data.len() / experts).flat_map(turned).collect();
+    let row = data.len() / experts / out;
+    let kinds = if part.starts_with("gate_up") { &["ffn_gate_exps", "ffn_up_exps"][..] } else { &["ffn_down_exps"] };
+    let of = |(i, kind): (usize, &&str)| {
+        let rows = data.chunks(row).skip(i).step_by(kinds.len()).flatten().copied().collect();
+        let shape = if bias { vec![experts, out / kinds.len()] } else { vec![experts, out / kinds.len(), row] };
+        Moving { name: format!("{layer}.{kind}.{}", if bias { "bias" } else { "weight" }), shape, data: rows }
+    };
+    kinds.iter().enumerate().map(of).collect()
+}
+
+/// One tensor of the maps of all experts, which come in order.
+fn stacked(tensors: Vec<Moving>) -> Vec<Moving> {
+    const KINDS: [(&str, &str); 6] = [
+        ("w1", "ffn_gate_exps"),
+        ("w2", "ffn_down_exps"),
+        ("w3", "ffn_up_exps"),
+        ("gate_proj", "ffn_gate_exps"),
+        ("down_proj", "ffn_down_exps"),
+        ("up_proj", "ffn_up_exps"),
+    ];
+    let mut out: Vec<Moving> = Vec::new();
+    for tensor in tensors {
+        let parts: Vec<&str> = tensor.name.split('.').collect();
+        // blk, layer, module, "experts", expert, map, "weight"
+        let kind = match parts[..] {
+            ["blk", layer, _, "experts", _, map, "weight"] => {
+                KINDS.iter().find(|(theirs, _)| *theirs == map).map(|(_, ours)| format!("blk.{layer}.{ours}.weight"))
+            }
+            _ => None,
+        };
+        let Some(name) = kind else {
+            out.push(tensor);
+            continue;
+        };
+        match out.iter_mut().find(|t| t.name == name) {
+            Some(stack) => {
+                stack.shape[0] += 1;
+                stack.data.extend(tensor.data);
+            }
+            None => out.push(Moving { name, shape: [&[1], &tensor.shape[..]].concat(), data: tensor.data }),
+        }
+    }
+    out
 }
 
 /// `w.reshape(heads, 2, head_dim / 2, columns).swapaxes(1, 2)`.

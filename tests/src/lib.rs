@@ -1,8 +1,11 @@
 //! Tests on every backend.
 
 pub mod converter;
+pub mod exact;
 pub mod gguf_writer;
+pub mod real;
 pub mod rng;
+pub mod vocabularies;
 
 use std::path::PathBuf;
 
@@ -22,9 +25,18 @@ use serde_json::Value;
 
 /// SmolLM2-135M-Instruct Q4_1 as published: `OPENWEIGHTS_SMOLLM2`, or `.cache/` of the workspace, where the scripts put it.
 pub fn smollm2_gguf() -> PathBuf {
-    let cached = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let path = std::env::var_os("OPENWEIGHTS_SMOLLM2").map_or_else(|| cached.into(), PathBuf::from);
-    assert!(path.is_file(), "{} is missing: scripts/test and scripts/demo fetch it; or set OPENWEIGHTS_SMOLLM2", path.display());
+    fetched("OPENWEIGHTS_SMOLLM2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// Gemma 3 270M Q4_K_M as published: `OPENWEIGHTS_GEMMA3`, or `.cache/` of the workspace, where `scripts/test` puts it.
+pub fn gemma3_gguf() -> PathBuf {
+    fetched("OPENWEIGHTS_GEMMA3", "gemma-3-270m.Q4_K_M.gguf")
+}
+
+fn fetched(variable: &str, file: &str) -> PathBuf {
+    let cached = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache")).join(file);
+    let path = std::env::var_os(variable).map_or(cached, PathBuf::from);
+    assert!(path.is_file(), "{} is missing: scripts/test fetches it; or set {variable}", path.display());
     path
 }
 

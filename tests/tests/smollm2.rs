@@ -7,28 +7,14 @@ use openweights::{
     text::Message,
     weights,
 };
-use openweights_tests::{answer, cpu, gpu, greedy, ids, json, load, logits, reference, smollm2_gguf};
-use serde_json::Value;
+use openweights_tests::{
+    answer, cpu, gpu, greedy, ids, json, load, logits,
+    real::{mean_kl, prompt_difference, text_difference},
+    reference, smollm2_gguf,
+};
 
 fn model(backend: Box<dyn Backend>) -> openweights::engine::Model {
     load(&weights::open(&smollm2_gguf()).expect("the GGUF opens"), backend).expect("the model loads")
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().expect("an array").iter().map(|v| v.as_f64().expect("a number")).collect()
-}
-
-/// The largest difference of our logits from the reference's ten largest at each position of the chat prompt.
-fn chat_difference(rows: &[Vec<f32>], chat: &Value) -> f64 {
-    let positions = chat["top10_per_position"].as_array().expect("positions");
-    assert_eq!(positions.len(), rows.len());
-    let mut largest = 0.0_f64;
-    for (row, position) in rows.iter().zip(positions) {
-        for (id, logit) in ids(&position["ids"]).iter().zip(numbers(&position["logits"])) {
-            largest = largest.max((f64::from(row[*id as usize]) - logit).abs());
-        }
-    }
-    largest
 }
 
 fn question() -> Vec<Message> {
@@ -41,27 +27,11 @@ fn reference_backend_agrees_with_transformers() {
     let chat = json("gguf/smollm2_chat.json");
     let prompt = model.chat_prompt(&question(), None).expect("a prompt");
     assert_eq!(prompt, ids(&chat["input_ids"]));
-    let difference = chat_difference(&logits(&mut model, &prompt), &chat);
-    println!("reference backend: chat logits within {difference:.6}");
+    let difference = prompt_difference(&logits(&mut model, &prompt), &chat);
+    let text = text_difference(&mut model, &json("gguf/smollm2_text.json"));
+    println!("reference backend: chat logits within {difference:.6}, log-probabilities of a text within {text:.6}");
     assert!(difference < 0.001, "chat logits differ by {difference}");
-
-    let text = json("gguf/smollm2_text.json");
-    check_text(&logits(&mut model, &ids(&text["ids"])), &text, 0.001);
-}
-
-/// Likelihoods and the twenty largest log-probabilities of every position.
-fn check_text(rows: &[Vec<f32>], text: &Value, tolerance: f64) {
-    let all = ids(&text["ids"]);
-    for (position, (row, expected)) in rows.iter().zip(numbers(&text["nll"])).enumerate() {
-        let nll = -score::log_probability(row, all[position + 1]);
-        assert!((nll - expected).abs() < tolerance, "position {position}: {nll} instead of {expected}");
-    }
-    for (position, (row, top)) in rows.iter().zip(text["top20"].as_array().expect("top20")).enumerate() {
-        for (id, expected) in ids(&top["ids"]).iter().zip(numbers(&top["logprobs"])) {
-            let ours = score::log_probability(row, *id);
-            assert!((ours - expected).abs() < tolerance, "position {position}, token {id}: {ours} instead of {expected}");
-        }
-    }
+    assert!(text < 0.001, "log-probabilities of a text differ by {text}");
 }
 
 #[test]
@@ -69,14 +39,12 @@ fn gpu_backend_is_close_to_the_reference() {
     let mut gpu_model = model(gpu());
     let chat = json("gguf/smollm2_chat.json");
     let prompt = ids(&chat["input_ids"]);
-    let difference = chat_difference(&logits(&mut gpu_model, &prompt), &chat);
+    let difference = prompt_difference(&logits(&mut gpu_model, &prompt), &chat);
     assert!(difference < 0.02, "chat logits differ by {difference}");
 
     let text = ids(&json("gguf/smollm2_text.json")["ids"]);
-    let (ours, exact) = (logits(&mut gpu_model, &text), logits(&mut model(reference()), &text));
-    let kl: Vec<f64> = exact.iter().zip(&ours).map(|(p, q)| score::kl_divergence(p, q)).collect();
-    let mean = kl.iter().sum::<f64>() / kl.len() as f64;
-    println!("GPU backend: chat logits within {difference:.6}, mean KL {mean:.3e} on {} positions", kl.len());
+    let mean = mean_kl(&mut model(reference()), &mut gpu_model, &text);
+    println!("GPU backend: chat logits within {difference:.6}, mean KL {mean:.3e} on {} positions", text.len());
     assert!(mean < 0.0005, "mean KL is {mean}");
 }
 

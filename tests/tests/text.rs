@@ -146,7 +146,7 @@ fn what_cannot_be_rebuilt_is_refused_by_name() {
     for (key, value, code, says) in [
         ("tokenizer.ggml.pre", text("klingon"), "unsupported_format", "klingon"),
         ("tokenizer.ggml.pre", None, "unsupported_format", "tokenizer.ggml.pre"),
-        ("tokenizer.ggml.model", text("llama"), "unsupported_format", "llama"),
+        ("tokenizer.ggml.model", text("t5"), "unsupported_format", "t5"),
         ("tokenizer.ggml.tokens", None, "invalid_file", "tokens"),
         ("tokenizer.ggml.tokens", strings(&["a", "b", "a", "<s>"]), "invalid_file", "tokens 0 and 2"),
         ("tokenizer.ggml.token_type", Some(Value::Integers(vec![1])), "invalid_file", "1 token types"),

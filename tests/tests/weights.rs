@@ -197,7 +197,7 @@ fn an_error_of_the_source_is_handed_on() {
 fn unknown_architectures_and_quantisations_are_named() {
     let set = |key: &'static str, value: Value| refused(move |t| t.gguf.set(key, value));
     expect(&set("general.architecture", Value::String("mamba".into())), "unsupported_architecture", "mamba");
-    expect(&set("llama.expert_count", Value::Integer(8)), "unsupported_architecture", "experts");
+    expect(&set("llama.expert_count", Value::Integer(8)), "invalid_file", "llama.expert_used_count");
     expect(&refused(|t| t.gguf.tensor("blk.0.ffn_up.weight").kind = 18), "unsupported_format", "IQ3_XXS (18)");
     expect(&refused(|t| t.gguf.tensor("blk.0.ffn_up.weight").kind = 99), "unsupported_format", "type number 99");
     expect(&set("llama.attention.sliding_window", Value::Integer(8)), "unsupported_format", "llama.attention.sliding_window");

@@ -5,13 +5,14 @@
 //! recursion, source and output are bounded, and it can reach nothing but its arguments. Not bounded is the memory of
 //! a text that a template doubles within its steps (`x ~ x`): minijinja has no hook for it.
 
-use std::{fmt, io};
+use std::{collections::BTreeMap, fmt, io};
 
-use minijinja::{Environment, ErrorKind, Value, context, value::Kwargs};
+use minijinja::{Environment, ErrorKind, Value, context, value::ValueKind};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use crate::error::{Error, Result};
-use crate::text::strftime::strftime;
+use crate::text::{python_json::tojson, strftime::strftime};
 
 /// Longest template that is compiled; the longest in use are below 32 KiB.
 const MAX_SOURCE: usize = 1 << 20;
@@ -44,9 +45,12 @@ pub struct RenderOptions {
 /// A compiled chat template.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    bos_token: Option<String>,
-    eos_token: Option<String>,
+    /// Special tokens by the names of the template's variables.
+    tokens: BTreeMap<&'static str, String>,
 }
+
+/// The special tokens that transformers gives to templates, where a model has them.
+const TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
 
 impl ChatTemplate {
     /// The template of a `tokenizer_config.json`, if it has one: a text, or a list of named ones, of which `default` counts.
@@ -63,11 +67,12 @@ impl ChatTemplate {
         let source = source.ok_or_else(|| {
             Error::InvalidFile("tokenizer_config.json: chat_template is neither a text nor a list with \"default\"".into())
         })?;
-        Self::new(source, special_token(tokenizer_config, "bos_token"), special_token(tokenizer_config, "eos_token")).map(Some)
+        let tokens = TOKENS.into_iter().filter_map(|name| Some((name, special_token(tokenizer_config, name)?)));
+        Self::new(source, tokens.collect()).map(Some)
     }
 
     /// Compiles `source`; the tokens are the template's variables of that name.
-    pub fn new(source: &str, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self> {
+    pub fn new(source: &str, tokens: BTreeMap<&'static str, String>) -> Result<Self> {
         if source.len() > MAX_SOURCE {
             return Err(Error::InvalidFile(format!("chat template: {} bytes, at most {MAX_SOURCE} are compiled", source.len())));
         }
@@ -79,29 +84,69 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", tojson);
+        environment.add_test("iterable", is_iterable);
         environment.add_function("raise_exception", raise_exception);
-        environment.add_template_owned("chat", source.to_string()).map_err(|e| invalid(&e))?;
-        Ok(Self { environment, bos_token, eos_token })
+        environment.add_template_owned("chat", without_generation(source)).map_err(|e| invalid(&e))?;
+        Ok(Self { environment, tokens })
     }
 
     /// The prompt for `messages`.
     pub fn render(&self, messages: &[Message], options: RenderOptions) -> Result<String> {
-        if messages.is_empty() {
+        let messages = serde_json::to_value(messages).map_err(|e| invalid(&e))?;
+        self.render_with(Map::from_iter([("messages".to_owned(), messages)]), options)
+    }
+
+    /// The prompt for a conversation given as the template's variables: `messages` of any form that the template knows, `tools`,
+    /// and what else it asks for.
+    pub fn render_with(&self, mut variables: Map<String, Json>, options: RenderOptions) -> Result<String> {
+        if variables.get("messages").and_then(Json::as_array).is_none_or(Vec::is_empty) {
             return Err(Error::InvalidInput("messages is empty: a chat needs at least one message".into()));
         }
         let template = self.environment.get_template("chat").map_err(|e| invalid(&e))?;
+        let conversation: usize = variables.values().map(length).sum();
+        // Transformers has the first two even where there are none.
+        for name in ["tools", "documents"] {
+            variables.entry(name).or_insert(Json::Null);
+        }
+        for (name, token) in &self.tokens {
+            variables.entry(*name).or_insert(token.as_str().into());
+        }
         let variables = context! {
-            messages,
             add_generation_prompt => options.add_generation_prompt,
-            bos_token => self.bos_token.as_deref(),
-            eos_token => self.eos_token.as_deref(),
             strftime_now => Value::from_function(move |format: &str| strftime_now(options.now, format)),
+            ..Value::from_serialize(variables)
         };
-        let conversation: usize = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
         let mut prompt = Bounded { bytes: Vec::new(), room: MAX_OUTPUT.saturating_add(conversation) };
         template.render_captured_to(variables, &mut prompt).map_err(|e| failed(&e))?;
         String::from_utf8(prompt.bytes).map_err(|e| invalid(&e))
     }
+}
+
+/// Bytes of the strings within `value`.
+fn length(value: &Json) -> usize {
+    match value {
+        Json::String(text) => text.len(),
+        Json::Array(list) => list.iter().map(length).sum(),
+        Json::Object(map) => map.iter().map(|(key, value)| key.len() + length(value)).sum(),
+        _ => 0,
+    }
+}
+
+/// Transformers' `{% generation %}` marks what a model has written, for training; what it holds is rendered all the same.
+fn without_generation(source: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(source.len()), source);
+    while let Some(start) = rest.find("{%") {
+        let Some(len) = rest[start..].find("%}") else { break };
+        let tag = &rest[start..start + len];
+        out += &rest[..start];
+        out += &match tag[2..].trim_matches(['-', '+', ' ', '\t', '\n']) {
+            "generation" => tag.replace("generation", "if true"),
+            "endgeneration" => tag.replace("endgeneration", "endif"),
+            _ => tag.to_owned(),
+        };
+        rest = &rest[start + len..];
+    }
+    out + rest
 }
 
 /// A special token of `tokenizer_config.json`: a text, or an object with `content`.
@@ -142,46 +187,15 @@ fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refused(message)))
 }
 
+/// As in Python, where a text is iterable and none is not.
+fn is_iterable(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::String | ValueKind::Undefined)
+}
+
 fn strftime_now(now: Option<i64>, format: &str) -> Result<String, minijinja::Error> {
     let error = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
     let now = now.ok_or_else(|| error("strftime_now: the caller gave no time".into()))?;
     strftime(now, format).map_err(|directive| error(format!("strftime_now: unknown directive {directive:?}")))
-}
-
-/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`, which transformers puts in place of Jinja's own
-/// filter (that one escapes HTML).
-fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, minijinja::Error> {
-    let indent: Option<usize> = kwargs.get("indent")?;
-    let _: Option<bool> = kwargs.get("ensure_ascii")?;
-    kwargs.assert_all_used()?;
-    let failed = |e| minijinja::Error::new(ErrorKind::BadSerialization, "tojson").with_source(e);
-    let mut out = Vec::new();
-    match indent {
-        Some(width) => {
-            let spaces = vec![b' '; width.min(16)];
-            let pretty = serde_json::ser::PrettyFormatter::with_indent(&spaces);
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, pretty)).map_err(failed)?;
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonJson)).map_err(failed)?,
-    }
-    Ok(Value::from(String::from_utf8_lossy(&out).into_owned()))
-}
-
-/// JSON on one line with a space after `,` and `:`.
-struct PythonJson;
-
-impl serde_json::ser::Formatter for PythonJson {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
 }
 
 /// Output that refuses to grow past its room.
@@ -210,7 +224,7 @@ mod tests {
 
     fn render(source: &str, messages: &[(&str, &str)]) -> Result<String> {
         let messages: Vec<_> = messages.iter().map(|(r, c)| Message { role: r.to_string(), content: c.to_string() }).collect();
-        let template = ChatTemplate::new(source, Some("<s>".into()), None)?;
+        let template = ChatTemplate::new(source, BTreeMap::from([("bos_token", "<s>".into())]))?;
         template.render(&messages, RenderOptions { add_generation_prompt: true, now: Some(1_732_374_000) })
     }
 
@@ -239,7 +253,7 @@ mod tests {
         assert_eq!(code("{% if %}").code(), "invalid_file");
         assert_eq!(code("{{ 1 + {} }}").code(), "invalid_file");
         assert_eq!(code("{{ strftime_now('%Q') }}").code(), "invalid_file");
-        let empty = ChatTemplate::new("", None, None).unwrap().render(&[], RenderOptions::default()).unwrap_err();
+        let empty = ChatTemplate::new("", BTreeMap::new()).unwrap().render(&[], RenderOptions::default()).unwrap_err();
         assert_eq!(empty.code(), "invalid_input");
     }
 

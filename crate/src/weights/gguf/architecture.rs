@@ -14,6 +14,8 @@ pub struct Architecture {
     pub name: &'static str,
     /// Whether its MLPs are mixtures of experts (`<name>.expert_count`); one name may have both kinds.
     pub experts: bool,
+    /// Whether attention sees both directions.
+    pub encoder: bool,
     /// Keys below `<name>.` that are understood. Any other one changes the computation in a way that is not known here.
     pub keys: &'static [&'static [&'static str]],
     /// The tensors.
@@ -79,6 +81,20 @@ pub enum Dim {
     Head,
     /// Positions that the model was made for.
     Context,
+    /// Query heads.
+    Heads,
+    /// Experts of a layer.
+    Experts,
+    /// Width of an expert.
+    ExpertInner,
+    /// Taps of a short convolution.
+    Taps,
+    /// What goes into a short convolution: two gates and the input.
+    Gated,
+    /// Parts of a text that have embeddings.
+    Parts,
+    /// 1.
+    One,
 }
 
 /// What llama.cpp's converter did to a tensor's rows.
@@ -105,6 +121,10 @@ pub struct Line {
     pub(super) rows: Rows,
     /// Added to each element.
     pub(super) offset: f32,
+    /// The publisher's shape, where it is another one with the same rows.
+    pub(super) published: Option<&'static [Dim]>,
+    /// The publisher's name has no `.weight`.
+    pub(super) bare: bool,
     /// Publishers have it as several matrices: their names, and their rows.
     pub(super) parts: &'static [(&'static str, Dim)],
 }
@@ -118,7 +138,8 @@ pub(super) enum Bias {
 
 /// The tensor `file` becomes `name`.
 pub const fn line(file: &'static str, name: &'static str, shape: &'static [Dim]) -> Line {
-    Line { file, name, shape, optional: false, bias: None, rows: Rows::AsPublished, offset: 0.0, parts: &[] }
+    let (rows, published) = (Rows::AsPublished, None);
+    Line { file, name, shape, optional: false, bias: None, rows, offset: 0.0, published, bare: false, parts: &[] }
 }
 
 /// The tensor `file` is cut by rows into several.
@@ -145,6 +166,16 @@ impl Line {
     /// Its rows were re-ordered.
     pub const fn rows(self, rows: Rows) -> Line {
         Line { rows, ..self }
+    }
+
+    /// The publisher's shape is this one.
+    pub const fn published(self, shape: &'static [Dim]) -> Line {
+        Line { published: Some(shape), ..self }
+    }
+
+    /// The publisher's name has no `.weight`.
+    pub const fn bare(self) -> Line {
+        Line { bare: true, ..self }
     }
 
     /// The converter added 1 to every element.

@@ -33,12 +33,17 @@ pub struct Sizes {
     pub head_dim: u64,
     /// Positions that the model was made for.
     pub context: u64,
+    /// Experts of a layer, or 0.
+    pub experts: u64,
+    /// Width of an expert.
+    pub expert_inner: u64,
 }
 
 impl<'a> File<'a> {
     /// Reads and checks the sizes.
     pub(super) fn new(name: &'static str, header: &'a Header) -> Result<File<'a>> {
-        let empty = Sizes { vocab: 0, hidden: 0, inner: 0, layers: 0, heads: 0, kv_heads: 0, head_dim: 0, context: 0 };
+        let empty =
+            Sizes { vocab: 0, hidden: 0, inner: 0, layers: 0, heads: 0, kv_heads: 0, head_dim: 0, context: 0, experts: 0, expert_inner: 0 };
         let mut file = File { name, sizes: empty, header };
         file.sizes = file.read_sizes()?;
         Ok(file)
@@ -94,7 +99,7 @@ impl<'a> File<'a> {
 
     /// `config.json` of a decoder of llama's kind: sizes, rotary positions, end tokens, tied embeddings.
     pub fn decoder(&self, model_type: &str) -> Result<Json> {
-        let Sizes { vocab, hidden, inner, layers, heads, kv_heads, head_dim, context } = self.sizes;
+        let Sizes { vocab, hidden, inner, layers, heads, kv_heads, head_dim, context, .. } = self.sizes;
         let mut config = json!({
             "model_type": model_type,
             "vocab_size": vocab,
@@ -186,6 +191,25 @@ impl<'a> File<'a> {
             Dim::Stacked => query + 2 * key_value,
             Dim::Head => s.head_dim,
             Dim::Context => s.context,
+            Dim::Heads => s.heads,
+            Dim::Experts => s.experts,
+            Dim::ExpertInner => s.expert_inner,
+            Dim::Gated => 3 * s.hidden,
+            Dim::One => 1,
+            // Zero fits no tensor: a file that has one must say how large it is.
+            Dim::Taps => self.size("shortconv.l_cache").ok().flatten().unwrap_or(0),
+            Dim::Parts => self.metadata().u32("tokenizer.ggml.token_type_count").ok().flatten().unwrap_or(0).into(),
+        }
+    }
+
+    /// Key/value heads: one number, or one for each layer, which may be 0 for layers without attention.
+    fn kv_heads(&self) -> Result<Option<u64>> {
+        let key = "attention.head_count_kv";
+        let Some(Value::Integers(list)) = self.metadata().get(&self.key(key)) else { return self.size(key) };
+        let mut heads = list.iter().copied().filter(|n| *n != 0);
+        match heads.next() {
+            Some(first @ 1..=0xffff) if heads.all(|n| n == first) => Ok(Some(first as u64)),
+            _ => Err(self.unsupported(key, "is a list of different numbers")),
         }
     }
 
@@ -194,15 +218,18 @@ impl<'a> File<'a> {
         let head_dim = self.size("attention.key_length")?.unwrap_or(hidden / heads);
         let table = self.header.tensors.iter().find(|t| t.name == "token_embd.weight");
         let rows = table.map_or(0, |t| t.shape[0] as u64);
+        let inner = self.need_size("feed_forward_length")?;
         let sizes = Sizes {
             vocab: self.size("vocab_size")?.unwrap_or(rows),
             hidden,
-            inner: self.need_size("feed_forward_length")?,
+            inner,
             layers: self.need_size("block_count")?,
             heads,
-            kv_heads: self.size("attention.head_count_kv")?.unwrap_or(heads),
+            kv_heads: self.kv_heads()?.unwrap_or(heads),
             head_dim,
             context: self.need_size("context_length")?,
+            experts: self.metadata().u32(&self.key("expert_count"))?.unwrap_or(0).into(),
+            expert_inner: self.size("expert_feed_forward_length")?.unwrap_or(inner),
         };
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(Error::InvalidFile("GGUF metadata: heads must have an even number of elements".into()));

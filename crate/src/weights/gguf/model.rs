@@ -113,8 +113,8 @@ fn check_keys(header: &Header, architecture: &Architecture) -> Result<()> {
         return Err(Error::UnsupportedFormat(format!("one of {count} parts of a split GGUF file; join them with gguf-split --merge")));
     }
     let (prefix, causal) = (format!("{}.", architecture.name), format!("{}.attention.causal", architecture.name));
-    if metadata.bool(&causal)?.is_some_and(|causal| !causal) {
-        return Err(Error::UnsupportedFormat(format!("GGUF metadata {causal:?} is false: an encoder of this architecture")));
+    if let Some(value) = metadata.bool(&causal)?.filter(|causal| *causal == architecture.encoder) {
+        return Err(Error::UnsupportedFormat(format!("GGUF metadata {causal:?} is {value}, which is new for this architecture")));
     }
     let known = |key: &str| architecture.keys.iter().any(|keys| keys.contains(&key));
     match metadata.keys().find(|key| key.strip_prefix(&prefix).is_some_and(|key| !known(key))) {
@@ -131,7 +131,8 @@ fn conversions(file: &File<'_>, architecture: &Architecture) -> BTreeMap<String,
             let name = line.file.replace("{}", &layer.to_string());
             out.insert(format!("{name}.weight"), conversion(file, line, layer, "weight", line.shape.len(), !line.optional));
             if let Some(bias) = line.bias {
-                out.insert(format!("{name}.bias"), conversion(file, line, layer, "bias", 1, bias == Bias::Must));
+                let dimensions = (line.shape.len() - 1).max(1);
+                out.insert(format!("{name}.bias"), conversion(file, line, layer, "bias", dimensions, bias == Bias::Must));
             }
         }
     }
@@ -141,10 +142,16 @@ fn conversions(file: &File<'_>, architecture: &Architecture) -> BTreeMap<String,
 /// What becomes of a line's weight, or of its bias: `dimensions` of the shape's leading ones.
 fn conversion(file: &File<'_>, line: &Line, layer: u64, suffix: &str, dimensions: usize, required: bool) -> Conversion {
     let shape: Vec<usize> = line.shape[..dimensions].iter().map(|dim| file.dim(*dim) as usize).collect();
-    let name = |name: &str| format!("{}.{suffix}", name.replace("{}", &layer.to_string()));
+    let name = |name: &str| match (name.replace("{}", &layer.to_string()), line.bare) {
+        (name, true) => name,
+        (name, false) => format!("{name}.{suffix}"),
+    };
     let part = |(part, rows): &(&str, _)| (name(part), [&[file.dim(*rows) as usize], &shape[1..]].concat());
     let targets = match line.parts {
-        [] => vec![(name(line.name), shape.clone())],
+        [] => {
+            let published = line.published.map(|shape| shape.iter().map(|dim| file.dim(*dim) as usize).collect());
+            vec![(name(line.name), published.unwrap_or_else(|| shape.clone()))]
+        }
         parts => parts.iter().map(part).collect(),
     };
     let order = Order::new(line.rows, file.sizes.heads as usize, file.sizes.head_dim as usize);

@@ -3,7 +3,10 @@
 
 use serde_json::{Value as Json, json};
 
-use super::llama::{ATTENTION, MLP, QUERY_KEY};
+use super::{
+    bert,
+    llama::{ATTENTION, MLP, QUERY_KEY},
+};
 use crate::{
     error::Result,
     weights::gguf::{
@@ -19,6 +22,7 @@ use crate::{
 pub(super) const GEMMA: Architecture = Architecture {
     name: "gemma",
     experts: false,
+    encoder: false,
     keys: &[SIZES, RMS, ROPE],
     tensors: &[OUTSIDE, NORMS, QUERY_KEY, ATTENTION, MLP],
     config: gemma,
@@ -27,6 +31,7 @@ pub(super) const GEMMA: Architecture = Architecture {
 pub(super) const GEMMA2: Architecture = Architecture {
     name: "gemma2",
     experts: false,
+    encoder: false,
     keys: &[SIZES, RMS, ROPE, WINDOW, &["attn_logit_softcapping", "final_logit_softcapping"]],
     tensors: &[OUTSIDE, NORMS_AROUND, QUERY_KEY, ATTENTION, MLP],
     config: gemma2,
@@ -35,9 +40,20 @@ pub(super) const GEMMA2: Architecture = Architecture {
 pub(super) const GEMMA3: Architecture = Architecture {
     name: "gemma3",
     experts: false,
+    encoder: false,
     keys: &[SIZES, RMS, ROPE, WINDOW, &["rope.freq_base_swa", "final_logit_softcapping"]],
     tensors: &[OUTSIDE, NORMS_AROUND, QUERY_KEY, QK_NORMS, ATTENTION, MLP],
     config: gemma3,
+};
+
+/// EmbeddingGemma. Its dense layers after pooling, which a converter may leave out, are not read.
+pub(super) const GEMMA_EMBEDDING: Architecture = Architecture {
+    name: "gemma-embedding",
+    experts: false,
+    encoder: true,
+    keys: &[SIZES, RMS, ROPE, WINDOW, &["rope.freq_base_swa", "pooling_type"]],
+    tensors: &[OUTSIDE, NORMS_AROUND, QUERY_KEY, QK_NORMS, ATTENTION, MLP],
+    config: embedding,
 };
 
 const WINDOW: &[&str] = &["attention.sliding_window", "attention.sliding_window_pattern"];
@@ -100,6 +116,14 @@ fn gemma3(file: &File<'_>) -> Result<Json> {
     if let Some(cap) = file.number("final_logit_softcapping")? {
         config["final_logit_softcapping"] = cap;
     }
+    Ok(config)
+}
+
+fn embedding(file: &File<'_>) -> Result<Json> {
+    let mut config = gemma3(file)?;
+    config["query_pre_attn_scalar"] = file.sizes.head_dim.into();
+    config["use_bidirectional_attention"] = true.into();
+    bert::pooling(file, &mut config)?;
     Ok(config)
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(super) const GPT2: Architecture =
-    Architecture { name: "gpt2", experts: false, keys: &[SIZES, LAYER_NORM], tensors: &[TENSORS], config };
+    Architecture { name: "gpt2", experts: false, encoder: false, keys: &[SIZES, LAYER_NORM], tensors: &[TENSORS], config };
 
 const TENSORS: &[Line] = &[
     line("token_embd", "transformer.wte", &[Vocab, Hidden]),

@@ -17,6 +17,7 @@ use crate::{
 pub(super) const GPTNEOX: Architecture = Architecture {
     name: "gptneox",
     experts: false,
+    encoder: false,
     keys: &[SIZES, LAYER_NORM, ROPE, &["use_parallel_residual"]],
     tensors: &[TENSORS],
     config,

@@ -14,6 +14,7 @@ use crate::{
 pub(super) const GRANITE: Architecture = Architecture {
     name: "granite",
     experts: false,
+    encoder: false,
     keys: &[SIZES, RMS, ROPE, &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"]],
     tensors: &[OUTSIDE, NORMS, ROTATED, ATTENTION, MLP],
     config,

@@ -7,15 +7,31 @@ use crate::{
     weights::gguf::{
         architecture::{
             Architecture,
-            Dim::{Hidden, Inner, KeyValue, Query, Vocab},
+            Dim::{ExpertInner, Experts, Hidden, Inner, KeyValue, Query, Vocab},
             Line, RMS, ROPE, Rows, SIZES, line,
         },
         file::File,
     },
 };
 
-pub(super) const LLAMA: Architecture =
-    Architecture { name: "llama", experts: false, keys: &[SIZES, RMS, ROPE], tensors: &[OUTSIDE, NORMS, ROTATED, ATTENTION, MLP], config };
+pub(super) const LLAMA: Architecture = Architecture {
+    name: "llama",
+    experts: false,
+    encoder: false,
+    keys: &[SIZES, RMS, ROPE],
+    tensors: &[OUTSIDE, NORMS, ROTATED, ATTENTION, MLP],
+    config,
+};
+
+/// Mixtral: the same name, with experts.
+pub(super) const MIXTRAL: Architecture = Architecture {
+    name: "llama",
+    experts: true,
+    encoder: false,
+    keys: &[SIZES, RMS, ROPE],
+    tensors: &[OUTSIDE, NORMS, ROTATED, ATTENTION, EXPERTS],
+    config: mixtral,
+};
 
 /// Around the blocks.
 pub(super) const OUTSIDE: &[Line] = &[
@@ -54,6 +70,21 @@ pub(super) const MLP: &[Line] = &[
     line("blk.{}.ffn_up", "model.layers.{}.mlp.up_proj", &[Inner, Hidden]).may_have_bias(),
     line("blk.{}.ffn_down", "model.layers.{}.mlp.down_proj", &[Hidden, Inner]).may_have_bias(),
 ];
+
+const EXPERTS: &[Line] = &[
+    line("blk.{}.ffn_gate_inp", "model.layers.{}.block_sparse_moe.gate", &[Experts, Hidden]),
+    line("blk.{}.ffn_gate_exps", "model.layers.{}.block_sparse_moe.experts.w1", &[Experts, ExpertInner, Hidden]),
+    line("blk.{}.ffn_up_exps", "model.layers.{}.block_sparse_moe.experts.w3", &[Experts, ExpertInner, Hidden]),
+    line("blk.{}.ffn_down_exps", "model.layers.{}.block_sparse_moe.experts.w2", &[Experts, Hidden, ExpertInner]),
+];
+
+fn mixtral(file: &File<'_>) -> Result<Json> {
+    file.whole_rope()?;
+    let mut config = file.decoder("mixtral")?;
+    config["num_local_experts"] = file.sizes.experts.into();
+    config["num_experts_per_tok"] = file.need_size("expert_used_count")?.into();
+    Ok(config)
+}
 
 fn config(file: &File<'_>) -> Result<Json> {
     file.whole_rope()?;

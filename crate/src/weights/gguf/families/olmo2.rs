@@ -18,6 +18,7 @@ use crate::{
 pub(super) const OLMO2: Architecture = Architecture {
     name: "olmo2",
     experts: false,
+    encoder: false,
     keys: &[SIZES, RMS, ROPE],
     tensors: &[OUTSIDE, NORMS, QUERY_KEY, ATTENTION, MLP],
     config,

@@ -16,11 +16,12 @@ use crate::{
 };
 
 pub(super) const PHI2: Architecture =
-    Architecture { name: "phi2", experts: false, keys: &[SIZES, LAYER_NORM, ROPE], tensors: &[PHI2_TENSORS], config: phi2 };
+    Architecture { name: "phi2", experts: false, encoder: false, keys: &[SIZES, LAYER_NORM, ROPE], tensors: &[PHI2_TENSORS], config: phi2 };
 
 pub(super) const PHI3: Architecture = Architecture {
     name: "phi3",
     experts: false,
+    encoder: false,
     keys: &[SIZES, RMS, ROPE, &["attention.sliding_window"]],
     tensors: &[OUTSIDE, NORMS, PHI3_TENSORS],
     config: phi3,

@@ -14,6 +14,7 @@ use crate::{
 pub(super) const SMOLLM3: Architecture = Architecture {
     name: "smollm3",
     experts: false,
+    encoder: false,
     keys: &[SIZES, RMS, ROPE],
     tensors: &[OUTSIDE, NORMS, ROTATED, ATTENTION, MLP],
     config,

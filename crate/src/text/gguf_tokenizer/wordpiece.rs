@@ -1,0 +1,50 @@
+//! `bert`: WordPiece. Files mark the beginning of a word (`▁the`), publishers its continuation (`##ing`).
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Model, Parts,
+    vocabulary::{CONTROL, Vocabulary},
+};
+use crate::error::{Error, Result};
+use crate::weights::gguf::Metadata;
+
+pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> Result<Parts<'a>> {
+    let missing = || Error::InvalidFile("GGUF metadata \"tokenizer.ggml.unknown_token_id\" is missing".into());
+    let (_, unknown) = vocabulary.named(metadata, "unknown")?.ok_or_else(missing)?;
+    let mut vocab = Map::with_capacity(vocabulary.tokens.len());
+    for (id, (token, kind)) in vocabulary.tokens.iter().zip(&vocabulary.types).enumerate() {
+        let published = match token.strip_prefix('▁') {
+            Some(word) => word.to_owned(),
+            // Older files leave these as they are.
+            None if *kind == CONTROL || token.starts_with("[unused") => token.clone(),
+            None => format!("##{token}"),
+        };
+        if let Some(first) = vocab.insert(published, id.into()) {
+            return Err(Error::InvalidFile(format!("GGUF tokenizer: tokens {first} and {id} are both {token:?}")));
+        }
+    }
+    let lowercase = lowercase(metadata, vocabulary)?;
+    let accents = metadata.bool("tokenizer.ggml.normalizer.strip_accents")?;
+    Ok(Parts {
+        normalizer: json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": accents, "lowercase": lowercase}),
+        pre_tokenizer: json!({"type": "BertPreTokenizer"}),
+        decoder: json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        model: Model::WordPiece { unk_token: unknown, continuing_subword_prefix: "##", max_input_chars_per_word: 100, vocab },
+        around: [Some("cls"), Some("seperator")],
+    })
+}
+
+/// Newer files say it. Older ones are of models without capital letters, and then their vocabulary has none.
+fn lowercase(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Value> {
+    let key = "tokenizer.ggml.normalizer.lowercase";
+    if let Some(lowercase) = metadata.bool(key)? {
+        return Ok(lowercase.into());
+    }
+    let capitals = |(token, kind): (&String, &i32)| *kind != CONTROL && token.chars().any(|c| c.is_ascii_uppercase());
+    match vocabulary.tokens.iter().zip(&vocabulary.types).find(|pair| capitals(*pair)) {
+        Some((token, _)) => Err(Error::UnsupportedFormat(format!("GGUF metadata {key:?} is missing, and a token is {token:?}"))),
+        None => Ok(true.into()),
+    }
+}
