@@ -10,18 +10,18 @@ import type { GenerateEvent } from "./worker.js";
 import type {
   Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, EmbeddingParams,
   Embeddings, GenerateParams,
-  Inspection, LoadOptions, ModelInfo, Progress, StorageUsage, StoredModel, Usage,
+  Inspection, LoadOptions, ModelInfo, ModelSource, Progress, SourceOptions, StorageUsage, StoredModel, Usage,
 } from "./types.js";
 
 export { OpenWeightsError, type ErrorCode } from "./errors.js";
 export type * from "./types.js";
 
-/** A package's address, absolute. Relative ones start with `/`, `./` or `../`: a bare `org/name` is kept for model hubs. */
-function address(source: string | URL): string {
-  const text = String(source);
+/** Relative addresses become absolute here, where the page's own is known. They start with `/`, `./` or `../`: a bare `org/name` is a hub id. */
+function absolute(source: ModelSource): ModelSource {
+  if (typeof source !== "string" && !(source instanceof URL)) return source;
   const base = globalThis.document?.baseURI ?? globalThis.location?.href;
-  if (/^(https?:\/|\.{0,2})\//.test(text) && URL.canParse(text, base)) return new URL(text, base).href;
-  throw new OpenWeightsError("invalid_input", `not an address: ${JSON.stringify(text)} (relative ones start with "/", "./" or "../")`);
+  const text = String(source);
+  return /^\.{0,2}\//.test(text) && URL.canParse(text, base) ? new URL(text, base).href : text;
 }
 
 let shared: Remote | undefined;
@@ -35,17 +35,16 @@ function takeRemote(): Remote {
   return remote;
 }
 
-/** Loads the model at `source`: from browser storage if it is there, else it is downloaded, verified and stored first. */
-export async function load(source: string | URL, options: LoadOptions = {}): Promise<Model> {
+/** Loads the model at `source`: from browser storage if it is there, else it is downloaded or imported, verified and stored first. */
+export async function load(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
   const { signal, onProgress, ...rest } = options;
-  const url = address(source);
   if (signal?.aborted) throw aborted();
   const remote = takeRemote();
   // The worker's end is the surest way to stop a download: it holds nothing but this.
   const cancel = () => remote.close(aborted());
   signal?.addEventListener("abort", cancel);
   try {
-    const { card, info } = await remote.call<{ card: Card; info: ModelInfo }, Progress>("load", [url, rest], { onEvent: onProgress });
+    const { card, info } = await remote.call<{ card: Card; info: ModelInfo }, Progress>("load", [absolute(source), rest], { onEvent: onProgress });
     return new Model(remote, card, info);
   } catch (error) {
     remote.close(aborted());
@@ -55,9 +54,9 @@ export async function load(source: string | URL, options: LoadOptions = {}): Pro
   }
 }
 
-/** What is declared of the model at `source`, and its size, before any of its weights is fetched. */
-export async function inspect(source: string | URL): Promise<Inspection> {
-  return helper().call("inspect", [address(source)]);
+/** What is declared of the model at `source`, and its size, before any of its weights is fetched: only headers are read. */
+export async function inspect(source: ModelSource, options: SourceOptions = {}): Promise<Inspection> {
+  return helper().call("inspect", [absolute(source), options]);
 }
 
 /** The models in browser storage. */

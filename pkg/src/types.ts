@@ -1,7 +1,26 @@
 /** What the package takes and gives. Chat and completion shapes are OpenAI's; what we add to them says so. */
 
+/**
+ * Where a model lies: the address of a package, of a GGUF file (`*.gguf`; of a split one, any part) or of a checkpoint's
+ * directory; a hub's `org/name[@revision][/file.gguf]`; a GGUF `File`; the `File`s of a split GGUF, a checkpoint or a package, or
+ * their directory; `store:` and an id of `store.list()`.
+ */
+export type ModelSource = string | URL | File | readonly File[] | FileSystemDirectoryHandle;
+
+/** What is said besides a source. */
+export interface SourceOptions {
+  /** What matrices of a GGUF or checkpoint become in browser storage; `keep` (the default) leaves them as published. */
+  quantize?: "q4" | "q8" | "f16" | "keep";
+  /** The hub's address; Hugging Face's unless said. */
+  hub?: string;
+  /** Branch, tag or commit at the hub; `main` unless said. */
+  revision?: string;
+  /** Your token at the hub. It is sent to that host alone, in a header, and kept nowhere. */
+  token?: string;
+}
+
 /** How to load a model. */
-export interface LoadOptions {
+export interface LoadOptions extends SourceOptions {
   /** `auto` (the default) takes a real GPU where WebGPU offers one, else the CPU. */
   backend?: "auto" | "webgpu" | "cpu";
   /** Tokens of prompt and answer together; at most what the model was made for. */
@@ -15,13 +34,11 @@ export interface LoadOptions {
 
 /** Where loading is. Counts are bytes. */
 export interface Progress {
-  /** `manifest` reads what there is, `download` brings files into browser storage, `load` brings weights from there to the device. */
-  phase: "manifest" | "download" | "load";
+  /** `manifest` reads headers, `download` and `import` bring files into browser storage, `load` brings weights from there to the device. */
+  phase: "manifest" | "download" | "import" | "load";
   loaded: number;
   total: number;
-  file?: string;
-  bytesPerSecond?: number;
-  etaSeconds?: number;
+  file?: string; bytesPerSecond?: number; etaSeconds?: number;
 }
 
 /** A fact as declared, and the place that declares it: `general.license` of the GGUF, ... */
@@ -42,12 +59,16 @@ export interface Card {
 
 /** What is known of a model before any of its weights is fetched. */
 export interface Inspection {
-  /** Names the model in the store. */
-  id: string;
+  /** Names the model in the store; your own files have an id once they are stored. */
+  id: string | null;
+  /** What a stored model was imported as: a package. */
+  kind: "package" | "gguf" | "checkpoint";
   card: Card;
   architecture: string;
-  /** Bytes of all files. */
+  /** Bytes to read. */
   bytes: number;
+  /** Bytes that it takes in browser storage, with this `quantize`. */
+  storage: number;
   /** Whether every file is in browser storage already. */
   stored: boolean;
 }

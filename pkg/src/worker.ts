@@ -2,7 +2,7 @@
 import type * as engine from "../wasm/simd128/openweights.js";
 import { OpenWeightsError, aborted, asError, missing } from "./errors.js";
 import type { Request, Response } from "./rpc.js";
-import type { ChatParams, CompletionParams, EmbeddingParams, Embeddings, FinishReason, LoadOptions, Usage } from "./types.js";
+import type { ChatParams, CompletionParams, EmbeddingParams, Embeddings, FinishReason, LoadOptions, ModelSource, SourceOptions, Usage } from "./types.js";
 
 /** What a call may do besides returning. */
 interface Call {
@@ -84,8 +84,8 @@ async function embed({ signal }: Call, params: EmbeddingParams): Promise<Omit<Em
 }
 
 const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>> = {
-  inspect: (_, source: string) => wasm.inspect(source),
-  load: async ({ emit }, source: string, options: LoadOptions) => {
+  inspect: (_, source: ModelSource, options: SourceOptions) => wasm.inspect(source, options),
+  load: async ({ emit }, source: ModelSource, options: LoadOptions) => {
     model = await wasm.Model.load(source, options, emit);
     return { card: model.card(), info: model.info() };
   },

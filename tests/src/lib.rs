@@ -2,6 +2,7 @@
 
 pub mod converter;
 pub mod exact;
+pub mod fake;
 pub mod gguf_writer;
 pub mod real;
 pub mod rng;

@@ -4,9 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
-    future::poll_fn,
     rc::Rc,
-    task::Poll,
 };
 
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
@@ -19,6 +17,7 @@ use openweights::weights::{
     store_memory::MemoryStorage,
 };
 use openweights::{Error, Result};
+use openweights_tests::fake::{FakeClock, yields};
 use serde_json::json;
 
 const URL: &str = "https://host.example/models/tiny/";
@@ -43,19 +42,6 @@ struct Server {
     asked: RefCell<Vec<String>>,
     chunk: usize,
     down: Cell<bool>,
-}
-
-/// Comes back after `n` polls.
-async fn yields(mut n: usize) {
-    poll_fn(|cx| {
-        if n == 0 {
-            return Poll::Ready(());
-        }
-        n -= 1;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await
 }
 
 impl Fetch for Server {
@@ -91,24 +77,6 @@ impl Fetch for Server {
         async move {
             yields(1).await;
             Ok(Response { status, headers: Headers::default(), body })
-        }
-        .boxed_local()
-    }
-}
-
-/// Time passes only while everything waits.
-#[derive(Default)]
-struct FakeClock(Cell<f64>);
-
-impl Clock for FakeClock {
-    fn now_ms(&self) -> f64 {
-        self.0.get()
-    }
-
-    fn sleep(&self, ms: f64) -> LocalBoxFuture<'_, ()> {
-        async move {
-            yields(200).await;
-            self.0.set(self.0.get() + ms);
         }
         .boxed_local()
     }

@@ -111,7 +111,7 @@ test("a wasm or a worker that does not arrive is no reason for the next try to f
 
 test("addresses that are none", async () => {
   const page = await apiPage(env);
-  for (const source of ["org/name", "", "smollm2", "https://", "https://["]) assert.equal((await load(page, source)).code, "invalid_input");
+  for (const source of ["org/", "", "smollm2", "https://", "https://[", "a b/c", 5, null, [], {}]) assert.equal((await load(page, source)).code, "invalid_input");
   assert.equal((await load(page, TINY, { backend: "tpu" })).code, "invalid_input");
   assert.equal((await load(page, TINY, { backend: "cpu", contextLength: 0 })).code, "invalid_input");
   await page.context().close();

@@ -11,37 +11,51 @@ const isolating = {
   "cross-origin-resource-policy": "same-origin",
 };
 
+/** What lets pages of other origins ask, and see what they need. */
+const shared = {
+  "access-control-allow-origin": "*",
+  "access-control-allow-headers": "authorization, range",
+  "access-control-expose-headers": "content-range, etag, x-linked-etag, x-repo-commit",
+};
+
 /**
  * Serves `roots`, an object from address prefix to folder (the longest prefix wins). `fault(path)` may return
- * `{ status }`, `{ truncate: bytes }`, `{ flip: offset }` or `{ delay: milliseconds }` for a request; nothing leaves it alone.
+ * `{ status }`, `{ truncate: bytes }`, `{ flip: offset }`, `{ delay: milliseconds }`, `{ redirect: address }`, `{ whole: true }`
+ * (no ranges) or `{ headers }` for a request; nothing leaves it alone. `cors` lets other origins in. `log` has what was asked,
+ * with range and authorization.
  */
-export async function serve(roots, { isolated = true } = {}) {
+export async function serve(roots, { isolated = true, cors = false } = {}) {
   const isolation = isolated ? isolating : {};
-  const server = { requests: [], fault: () => undefined, url: "", close: undefined };
+  const server = { requests: [], log: [], fault: () => undefined, url: "", close: undefined };
+  const always = cors ? { ...isolation, ...shared } : isolation;
   const prefixes = Object.keys(roots).sort((a, b) => b.length - a.length);
 
   async function answer(request, response) {
     const address = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
+    if (request.method === "OPTIONS") return response.writeHead(204, always).end();
     server.requests.push(address);
+    server.log.push({ address, range: request.headers.range, authorization: request.headers.authorization });
     const fault = server.fault(address) ?? {};
     if (fault.delay) await new Promise((resolve) => setTimeout(resolve, fault.delay));
-    if (fault.status) return response.writeHead(fault.status, isolation).end();
+    if (fault.status) return response.writeHead(fault.status, always).end();
+    if (fault.redirect) return response.writeHead(302, { ...always, location: fault.redirect }).end();
 
     const prefix = prefixes.find((prefix) => address.startsWith(prefix));
+    if (!prefix) return response.writeHead(404, always).end();
     const file = path.join(roots[prefix], address.slice(prefix.length) || "index.html");
     const size = (await stat(file).catch(() => undefined))?.size;
-    if (size === undefined) return response.writeHead(404, isolation).end();
+    if (size === undefined) return response.writeHead(404, always).end();
 
-    const headers = { ...isolation, "content-type": types[path.extname(file)] ?? "application/octet-stream", "accept-ranges": "bytes", "cache-control": "no-store" };
+    const headers = { ...always, ...fault.headers, "content-type": types[path.extname(file)] ?? "application/octet-stream", "accept-ranges": "bytes", "cache-control": "no-store" };
     if (fault.truncate !== undefined || fault.flip !== undefined) {
       const body = (await readFile(file)).subarray(0, fault.truncate ?? size);
       if (fault.flip !== undefined) body[fault.flip] ^= 1;
       return response.writeHead(200, { ...headers, "content-length": body.length }).end(body);
     }
-    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
+    const range = !fault.whole && /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
     const start = range ? Number(range[1]) : 0;
     const end = range?.[2] ? Math.min(Number(range[2]), size - 1) : size - 1;
-    if (start > end && size > 0) return response.writeHead(416, { ...headers, "content-range": `bytes */${size}` }).end();
+    if (range && start > end) return response.writeHead(416, { ...headers, "content-range": `bytes */${size}` }).end();
     if (range) headers["content-range"] = `bytes ${start}-${end}/${size}`;
     response.writeHead(range ? 206 : 200, { ...headers, "content-length": end - start + 1 });
     if (request.method === "HEAD" || size === 0) return response.end();

@@ -1,5 +1,5 @@
 /** The card: what is declared of a model, shown before any of its weights is fetched. */
-import type { Card, Declared } from "openweights";
+import type { Card, Declared, Inspection } from "openweights";
 import { make } from "./dom.js";
 import * as format from "./format.js";
 
@@ -20,28 +20,36 @@ function link(text: string, address: string): Node {
   return anchor;
 }
 
+function list(declared: Declared[]): Node {
+  return fact({ value: declared.map(({ value }) => value).join(", "), source: declared[0]?.source ?? "" });
+}
+
 /** The licence's id as declared, with its name where the id is not one of a list. */
 function license(card: Card): Node {
   if (card.license && card.license_name) return fact({ ...card.license, value: `${card.license.value} (${card.license_name.value})` });
   return fact(card.license ?? card.license_name);
 }
 
-export function renderCard(card: Card, downloadBytes: number): HTMLElement {
+const kinds = { package: "package, verified by its digests", gguf: "GGUF file", checkpoint: "Hugging Face checkpoint" };
+
+export function renderCard({ card, kind, bytes, storage }: Inspection): HTMLElement {
   const rows: [string, Node][] = [
     ["Name", fact(card.name)],
     ["Publisher", fact(card.publisher)],
     ["Licence", license(card)],
     ["Licence text", card.license_link ? link(card.license_link.value, card.license_link.value) : fact(null)],
+    ["Made from", card.base_models.length ? list(card.base_models) : fact(null)],
     ["Parameters", make("span", format.count(card.parameters))],
     ["Quantisation", make("span", card.quantisation)],
-    ["Size", make("span", format.bytes(downloadBytes))],
+    ["Files", make("span", kinds[kind])],
+    ["Size", make("span", kind === "package" ? format.bytes(bytes) : `${format.bytes(bytes)}; ${format.bytes(storage)} in this browser`)],
     ["Origin", card.origin ? link(card.origin.value, card.origin.value) : fact(null)],
   ];
-  const list = make("dl");
+  const table = make("dl");
   for (const [name, value] of rows) {
     const description = make("dd");
     description.append(value);
-    list.append(make("dt", name), description);
+    table.append(make("dt", name), description);
   }
-  return list;
+  return table;
 }

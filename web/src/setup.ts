@@ -1,65 +1,120 @@
-/** Choosing and loading a model: card first, then the download, with progress and a way out. */
-import { inspect, load, store, type Inspection, type Model, type Progress } from "openweights";
+/** Choosing and loading a model: card first, then the download or import, with progress and a way out. */
+import { inspect, load, store, type Inspection, type Model, type ModelSource, type Progress, type SourceOptions } from "openweights";
 import { renderCard } from "./card.js";
 import { box, button, element, make } from "./dom.js";
 import { clearError, isAbort, showError } from "./errors.js";
 import * as format from "./format.js";
+import { startOpen, type Opened } from "./open.js";
 
 interface Listed {
   label: string;
   url: string;
 }
 
+/** What an option of the list stands for. */
+interface Choice {
+  source: ModelSource;
+  options: SourceOptions;
+  option: HTMLOptionElement;
+}
+
 const select = element("model", HTMLSelectElement);
+const quantize = element("quantize", HTMLSelectElement);
 const loadButton = button("load");
 const removeButton = button("remove");
+const choices: Choice[] = [];
 let shown: Inspection | undefined;
+let latest: Choice | undefined;
+/** Counts the cards that were asked for: only the last one is shown. */
+let asked = 0;
 
 /** Fills the list of models and shows the first one's card. */
 export async function startSetup(onLoaded: (model: Model) => void): Promise<void> {
   select.onchange = () => showCard();
+  quantize.onchange = () => showCard();
   loadButton.onclick = () => loadModel(onLoaded);
   removeButton.onclick = removeModel;
+  startOpen(open, showError);
   try {
     const answer = await fetch("./models.json");
     if (!answer.ok) throw new Error(`models.json: the server answered ${answer.status}`);
-    for (const { label, url } of (await answer.json()) as Listed[]) select.append(new Option(label, url));
+    for (const { label, url } of (await answer.json()) as Listed[]) add({ label, source: url, options: {} });
   } catch (error) {
     showError(error);
-    return;
   }
+  await addStored().catch(showError);
   await showCard();
 }
 
-/** Reads the chosen model's manifest; no weight is fetched. */
+function add({ label, source, options }: Opened): void {
+  const option = new Option(label);
+  select.append(option);
+  choices.push({ source, options, option });
+}
+
+/** What was opened before stays in the list: it is on this device. */
+async function addStored(): Promise<void> {
+  const listed = choices.map(({ source }) => new URL(String(source), document.baseURI).href);
+  for (const { id, name, source } of await store.list()) {
+    if (!listed.includes(source)) add({ label: `${name ?? id} (on this device)`, source: `store:${id}`, options: {} });
+  }
+}
+
+function open(opened: Opened): void {
+  add(opened);
+  select.selectedIndex = choices.length - 1;
+  void showCard().then(focusSetup);
+}
+
+const chosen = () => choices[select.selectedIndex];
+
+/** Formats that can be made smaller. */
+const isFloat = ({ kind, card }: Inspection) => kind !== "package" && ["f32", "f16", "bf16"].includes(card.quantisation);
+
+function options({ options }: Choice): SourceOptions {
+  return box("precision").hidden ? options : { ...options, quantize: quantize.value as NonNullable<SourceOptions["quantize"]> };
+}
+
+/** Reads the chosen model's headers; no weight is fetched. */
 export async function showCard(): Promise<void> {
-  const source = select.value;
+  const [choice, turn] = [chosen(), ++asked];
+  if (choice !== latest) box("precision").hidden = true;
+  latest = choice;
   shown = undefined;
   loadButton.disabled = true;
   removeButton.hidden = true;
+  if (!choice) return box("card").replaceChildren(make("p", "No model is listed here: open one of your own.", "muted"));
   try {
-    const inspection = await inspect(source);
-    if (source !== select.value) return;
+    let inspection = await inspect(choice.source, options(choice));
+    if (turn !== asked) return;
+    if (box("precision").hidden && isFloat(inspection)) {
+      box("precision").hidden = false;
+      inspection = await inspect(choice.source, options(choice));
+      if (turn !== asked) return;
+    }
     shown = inspection;
-    box("card").replaceChildren(renderCard(inspection.card, inspection.bytes));
+    box("card").replaceChildren(renderCard(inspection));
     loadButton.textContent = inspection.stored ? "Load from this device" : `Load (${format.bytes(inspection.bytes)})`;
     loadButton.disabled = false;
     removeButton.hidden = !inspection.stored;
     clearError();
   } catch (error) {
-    if (source !== select.value) return;
+    if (turn !== asked) return;
+    box("precision").hidden = true;
     box("card").replaceChildren(make("p", "The model's card could not be read.", "muted"));
     showError(error);
   }
 }
 
 async function loadModel(onLoaded: (model: Model) => void): Promise<void> {
+  const choice = chosen();
+  if (!choice) return;
   clearError();
   const cancel = new AbortController();
   button("cancel").onclick = () => cancel.abort();
   busy(true);
   try {
-    onLoaded(await load(select.value, { signal: cancel.signal, onProgress: showProgress }));
+    onLoaded(await load(choice.source, { ...options(choice), signal: cancel.signal, onProgress: showProgress }));
     busy(false);
   } catch (error) {
     await showCard();
@@ -72,6 +127,11 @@ async function loadModel(onLoaded: (model: Model) => void): Promise<void> {
 async function removeModel(): Promise<void> {
   if (!shown?.id) return;
   const failed = await store.remove(shown.id).catch((error: unknown) => ({ error }));
+  const choice = chosen();
+  if (!failed && choice && String(choice.source).startsWith("store:")) {
+    choices.splice(select.selectedIndex, 1);
+    choice.option.remove();
+  }
   await showCard();
   focusSetup();
   if (failed) showError(failed.error);
@@ -84,8 +144,8 @@ export function focusSetup(): void {
 
 function busy(on: boolean): void {
   box("progress").hidden = !on;
-  box("actions").hidden = on;
-  select.disabled = on;
+  for (const part of ["actions", "open"]) box(part).hidden = on;
+  select.disabled = quantize.disabled = on;
   if (on) {
     box("progress-phase").textContent = "Starting…";
     box("progress-numbers").textContent = "";
@@ -94,11 +154,13 @@ function busy(on: boolean): void {
   }
 }
 
+const phases = { manifest: "Preparing", download: "Downloading", import: "Importing", load: "Preparing" };
+
 function showProgress({ phase, loaded, total, bytesPerSecond, etaSeconds }: Progress): void {
-  box("progress-phase").textContent = phase === "download" ? "Downloading" : "Preparing";
-  const numbers = [`${format.bytes(loaded)} of ${format.bytes(total)}`];
-  if (phase === "download" && bytesPerSecond) numbers.push(`${format.bytes(bytesPerSecond)}/s`);
-  if (phase === "download" && etaSeconds !== undefined) numbers.push(`${format.duration(etaSeconds)} left`);
+  box("progress-phase").textContent = phases[phase];
+  const numbers = total ? [`${format.bytes(loaded)} of ${format.bytes(total)}`] : [];
+  if (phase !== "load" && bytesPerSecond) numbers.push(`${format.bytes(bytesPerSecond)}/s`);
+  if (phase !== "load" && etaSeconds !== undefined) numbers.push(`${format.duration(etaSeconds)} left`);
   box("progress-numbers").textContent = numbers.join(" · ");
   element("progress-bar", HTMLProgressElement).value = total ? loaded / total : 0;
 }

@@ -67,9 +67,9 @@ pub struct Model {
 
 #[wasm_bindgen]
 impl Model {
-    /// Downloads, verifies and stores the package at `url` unless it is stored, then loads it onto the device.
-    pub async fn load(url: String, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
-        let load = async { load::load(&url, from_js(options, "options")?, &on_progress).await };
+    /// Downloads or imports, verifies and stores the model at `source` unless it is stored, then loads it onto the device.
+    pub async fn load(source: JsValue, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
+        let load = async { load::load(source, from_js(options, "options")?, &on_progress).await };
         let (model, chosen) = load.await.map_err(|e| error(&e))?;
         Ok(Model { model, chosen, generation: None })
     }
@@ -165,10 +165,11 @@ impl Model {
     }
 }
 
-/// Card, architecture and size of the package at `url`, and whether it is stored.
+/// Card, architecture and size of the model at `source`, and whether it is stored.
 #[wasm_bindgen]
-pub async fn inspect(url: String) -> Result<JsValue, JsValue> {
-    load::inspect(&url).await.map_err(|e| error(&e)).and_then(|inspection| to_js(&inspection))
+pub async fn inspect(source: JsValue, options: JsValue) -> Result<JsValue, JsValue> {
+    let inspect = async { load::inspect(source, from_js(options, "options")?).await };
+    inspect.await.map_err(|e| error(&e)).and_then(|inspection| to_js(&inspection))
 }
 
 /// The models that are stored whole.

@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use futures_util::FutureExt;
 use js_sys::Function;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
@@ -9,21 +10,22 @@ use wasm_bindgen::JsValue;
 use super::{
     choose::{Choice, Chosen},
     clock::BrowserClock,
-    fetch::BrowserFetch,
     lock::Lock,
+    named::Named,
     opfs::Opfs,
     values::to_js,
 };
 use crate::{
-    card::Card,
-    engine::{LoadOptions, Model},
+    engine::{self, LoadOptions, Model},
     error::{Error, Result},
     models,
     weights::{
         abort::Abort,
-        download::{self, Clock, Downloader},
-        manifest::Manifest,
-        package,
+        acquire::{Acquire, Checks, Inspection},
+        import::Quantize,
+        network::Clock,
+        package, progress,
+        source::Access,
         store::{self, Record, Storage, StoreFiles, Usage},
     },
 };
@@ -40,6 +42,20 @@ pub struct Options {
     backend: Choice,
     context_length: Option<usize>,
     threads: Option<usize>,
+    quantize: Option<String>,
+    hub: Option<String>,
+    revision: Option<String>,
+    token: Option<String>,
+}
+
+impl Options {
+    fn quantize(&self) -> Result<Option<Quantize>> {
+        self.quantize.as_deref().map(Quantize::parse).transpose()
+    }
+
+    fn access(&self) -> Access {
+        Access { hub: self.hub.clone(), revision: self.revision.clone(), token: self.token.clone() }
+    }
 }
 
 /// How far loading is, in JavaScript's names.
@@ -57,13 +73,13 @@ struct Progress {
     eta_seconds: Option<f64>,
 }
 
-impl From<download::Progress> for Progress {
-    fn from(progress: download::Progress) -> Progress {
+impl From<progress::Progress> for Progress {
+    fn from(progress: progress::Progress) -> Progress {
         Progress {
             phase: match progress.phase {
-                download::Phase::Manifest => "manifest",
-                download::Phase::Download => "download",
-                download::Phase::Import => "import",
+                progress::Phase::Manifest => "manifest",
+                progress::Phase::Download => "download",
+                progress::Phase::Import => "import",
             },
             loaded: progress.loaded,
             total: progress.total,
@@ -95,17 +111,18 @@ impl Teller<'_> {
     }
 }
 
-/// The model of the package at `url`: downloaded, verified and stored unless it is stored, then brought to the device;
+/// The model at `source`: downloaded or imported, verified and stored unless it is stored, then brought to the device;
 /// with the choice of the device.
-pub async fn load(url: &str, options: Options, on_progress: &Function) -> Result<(Model, Chosen)> {
+pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<(Model, Chosen)> {
     if options.context_length == Some(0) {
         return Err(Error::InvalidInput("contextLength is 0".into()));
     }
+    let (named, quantize) = (Named::new(source, &options.access()).await?, options.quantize()?);
     // The device first: a page without WebGPU should hear of it before the download.
     let (backend, chosen) = options.backend.open(options.threads).await?;
     let teller = Teller { page: on_progress, last: Cell::new(("", 0.0)) };
     let storage: Rc<dyn Storage> = Rc::new(Opfs::open().await?);
-    let record = download(url, &*storage, &|progress| teller.tell(&progress.into())).await?;
+    let record = acquire(&named, quantize, &*storage, &|progress| teller.tell(&progress.into())).await?;
     let files = StoreFiles::new(storage, record.manifest.clone());
     let checkpoint = package::open(&record.manifest, Box::new(files)).await?;
     let mut progress = |loaded, total| teller.tell(&Progress { phase: "load", loaded, total, ..Progress::default() });
@@ -113,60 +130,39 @@ pub async fn load(url: &str, options: Options, on_progress: &Function) -> Result
     Ok((model, chosen))
 }
 
-async fn download(url: &str, storage: &dyn Storage, progress: &dyn Fn(download::Progress)) -> Result<Record> {
-    if let Some(record) = stored(url, storage).await? {
+async fn acquire(
+    named: &Named,
+    quantize: Option<Quantize>,
+    storage: &dyn Storage,
+    progress: &dyn Fn(progress::Progress),
+) -> Result<Record> {
+    let (fetch, abort) = (named.fetch(), Abort::default());
+    // The worker ends when the page cancels, so nothing here has to.
+    let acquire = Acquire { storage, fetch: &fetch, clock: &BrowserClock, abort: &abort, progress, checks: CHECKS };
+    if let Some(record) = acquire.stored(&named.source, quantize).await? {
         return Ok(record);
     }
     // Another tab may be downloading, or a load that was cancelled just now: say that this one began, then wait for its turn.
-    progress(download::Progress::BEGUN);
+    progress(progress::Progress::BEGUN);
     let _lock = Lock::take(STORE).await?;
-    // The worker ends when the page cancels, so nothing here has to.
-    let downloader = Downloader { storage, fetch: &BrowserFetch, clock: &BrowserClock, abort: &Abort::default(), progress };
-    downloader.load(url, check_known).await
+    acquire.load(named.source.clone(), quantize).await
 }
 
-fn check_known(manifest: &Manifest) -> Result<()> {
-    match models::KNOWN.contains(&manifest.architecture.as_str()) {
+/// What runs here.
+const CHECKS: Checks = Checks {
+    known: |model_type| match models::KNOWN.contains(&model_type) {
         true => Ok(()),
-        false => Err(Error::UnsupportedArchitecture(format!("{:?}; known: {}", manifest.architecture, models::KNOWN.join(", ")))),
-    }
-}
+        false => Err(Error::UnsupportedArchitecture(format!("{model_type:?}; known: {}", models::KNOWN.join(", ")))),
+    },
+    check: |checkpoint| engine::check(checkpoint).boxed_local(),
+};
 
-/// The record of the package at `url`, if all of its files are stored.
-async fn stored(url: &str, storage: &dyn Storage) -> Result<Option<Record>> {
-    store::find_complete(storage, &store::model_id(&download::base_url(url))).await
-}
-
-/// What is known of a package before its weights are fetched.
-#[derive(Serialize)]
-pub struct Inspection {
-    id: String,
-    card: Card,
-    architecture: String,
-    bytes: u64,
-    stored: bool,
-}
-
-/// Reads the manifest at `url`, or the stored one: that works offline too.
-pub async fn inspect(url: &str) -> Result<Inspection> {
-    let storage = Opfs::open().await?;
-    let (manifest, stored) = match stored(url, &storage).await? {
-        Some(record) => (record.manifest, true),
-        None => {
-            let (abort, progress) = (Abort::default(), |_| {});
-            let downloader =
-                Downloader { storage: &storage, fetch: &BrowserFetch, clock: &BrowserClock, abort: &abort, progress: &progress };
-            (downloader.manifest(url).await?, false)
-        }
-    };
-    let bytes = manifest.bytes();
-    Ok(Inspection {
-        id: store::model_id(&download::base_url(url)),
-        card: manifest.card,
-        architecture: manifest.architecture,
-        bytes,
-        stored,
-    })
+/// What is known of the model at `source` before its weights are read; of a stored one that works offline too.
+pub async fn inspect(source: JsValue, options: Options) -> Result<Inspection> {
+    let (named, quantize) = (Named::new(source, &options.access()).await?, options.quantize()?);
+    let (storage, fetch, abort) = (Opfs::open().await?, named.fetch(), Abort::default());
+    let acquire = Acquire { storage: &storage, fetch: &fetch, clock: &BrowserClock, abort: &abort, progress: &|_| {}, checks: CHECKS };
+    acquire.inspect(named.source.clone(), quantize).await
 }
 
 /// A model in the store, in JavaScript's names.

@@ -1,6 +1,7 @@
 //! The browser: what JavaScript sees, the network and storage. The only place that names wasm-bindgen, js-sys and web-sys.
 //!
 //! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
+//! * [`named`] is what a page calls a model: an address, a hub id, or a person's own [`files`];
 //! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
 //! * [`choose`] decides between GPU and processor, whose [`threads`] are workers;
 //! * [`check`] lets tests run the kernels in a browser.
@@ -11,9 +12,11 @@ pub mod check;
 pub mod choose;
 pub mod clock;
 pub mod fetch;
+pub mod files;
 mod js;
 pub mod load;
 mod lock;
+pub mod named;
 pub mod opfs;
 pub mod request;
 pub mod threads;

@@ -77,11 +77,11 @@ impl Storage for Opfs {
     fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
         async move {
             let file = file(&self.blobs, sha256).await?.ok_or_else(|| Error::NotFound(format!("stored file {sha256}")))?;
-            let (start, end) = (offset as f64, offset as f64 + len as f64);
+            let end = offset as f64 + len as f64;
             if end > file.size() {
                 return Err(Error::Integrity(format!("stored file {sha256} is cut short: it has {} bytes, {end} are needed", file.size())));
             }
-            contents(file.slice_with_f64_and_f64(start, end).map_err(|e| failed(sha256, &e))?.array_buffer(), sha256).await
+            slice(&file, offset, offset + len as u64, sha256).await
         }
         .boxed_local()
     }
@@ -247,7 +247,7 @@ async fn folder(parent: &FileSystemDirectoryHandle, name: &str) -> Result<FileSy
 }
 
 /// The file `name`, none if there is none.
-async fn file(folder: &FileSystemDirectoryHandle, name: &str) -> Result<Option<File>> {
+pub(super) async fn file(folder: &FileSystemDirectoryHandle, name: &str) -> Result<Option<File>> {
     let found = async {
         let handle: FileSystemFileHandle = wait(folder.get_file_handle(name), name).await?;
         wait(handle.get_file(), name).await
@@ -259,12 +259,19 @@ async fn file(folder: &FileSystemDirectoryHandle, name: &str) -> Result<Option<F
     }
 }
 
+/// Bytes `start .. end` of a file.
+pub(super) async fn slice(file: &File, start: u64, end: u64, what: &str) -> Result<Vec<u8>> {
+    let slice = file.slice_with_f64_and_f64(start as f64, end as f64).map_err(|e| failed(what, &e))?;
+    contents(slice.array_buffer(), what).await
+}
+
 async fn contents(buffer: Promise, what: &str) -> Result<Vec<u8>> {
     let buffer: ArrayBuffer = wait(buffer, what).await?;
     Ok(Uint8Array::new(&buffer).to_vec())
 }
 
-async fn names(folder: &FileSystemDirectoryHandle) -> Result<Vec<String>> {
+/// Names of files and folders in `folder`.
+pub(super) async fn names(folder: &FileSystemDirectoryHandle) -> Result<Vec<String>> {
     let keys = folder.keys();
     let mut names = Vec::new();
     loop {

@@ -46,21 +46,23 @@ impl Downloader<'_> {
     /// passes `check`.
     pub async fn load(&self, url: &str, check: impl Fn(&Manifest) -> Result<()>) -> Result<Record> {
         let base = base_url(url);
-        if let Some(record) = store::find_complete(self.storage, &store::model_id(&base)).await? {
+        let id = store::model_id(&base);
+        if let Some(record) = store::find_complete(self.storage, &id).await? {
             return Ok(record);
         }
         let manifest = self.manifest(&base).await?;
         check(&manifest)?;
-        self.fetch_package(&base, manifest).await
+        self.fetch_package(&base, id, base.clone(), manifest).await
     }
 
-    /// Fetches what is not stored of the package that lies at `base` and holds what `manifest` says.
-    pub async fn fetch_package(&self, base: &str, manifest: Manifest) -> Result<Record> {
-        let fetched = self.files(base, &manifest).await;
+    /// Fetches what is not stored of the package that holds what `manifest` says. Its files lie at `{base}{file}`; `id` and
+    /// `url` are for its record.
+    pub async fn fetch_package(&self, base: &str, id: String, url: String, manifest: Manifest) -> Result<Record> {
+        let fetched = self.files(base, &id, &manifest).await;
         // Also after a failure: what other downloads are writing stays, what this one dropped goes.
         self.storage.sweep().await?;
         fetched?;
-        let record = Record { id: store::model_id(base), url: base.to_owned(), manifest };
+        let record = Record { id, url, manifest };
         store::write(self.storage, &record).await?;
         Ok(record)
     }
@@ -83,7 +85,7 @@ impl Downloader<'_> {
     }
 
     /// Fetches all files that are not stored.
-    async fn files(&self, base: &str, manifest: &Manifest) -> Result<()> {
+    async fn files(&self, base: &str, id: &str, manifest: &Manifest) -> Result<()> {
         let mut wanted: BTreeMap<&str, &FileEntry> = BTreeMap::new();
         for file in &manifest.files {
             if let Some(twin) = wanted.insert(&file.sha256, file)
@@ -101,7 +103,7 @@ impl Downloader<'_> {
             }
         }
         let needed: u64 = missing.iter().map(|file| file.size).sum();
-        store::make_room(self.storage, &store::model_id(base), needed, |sha256| wanted.contains_key(sha256)).await?;
+        store::make_room(self.storage, id, needed, |sha256| wanted.contains_key(sha256)).await?;
         let (network, meter) = (self.network(), Meter::new(self.clock, self.progress, Phase::Download, total - needed, total));
         let fetches = stream::iter(missing).map(|file| {
             let (network, meter) = (&network, &meter);

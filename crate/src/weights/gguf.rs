@@ -16,6 +16,7 @@ mod metadata;
 pub mod model;
 pub mod order;
 mod rope;
+pub mod split;
 
 use cursor::{Cursor, Stop};
 pub use metadata::{Metadata, Value};

@@ -104,6 +104,11 @@ impl Layout {
         Ok(Layout { pieces, shards })
     }
 
+    /// Bytes of all shards.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.size as u64).sum()
+    }
+
     /// The name of a shard's file.
     pub fn file_name(&self, shard: usize) -> String {
         format!("model-{:05}-of-{:05}.safetensors", shard + 1, self.shards.len())

@@ -54,8 +54,12 @@ pub struct Source {
     pub file: Option<String>,
     /// SHA-256 of that file, as read.
     pub sha256: Option<String>,
-    /// Whether `sha256` was compared with a digest that the publisher states; if not there is no publisher digest.
+    /// Every file that was read, with its digest as read.
+    pub files: Vec<FileEntry>,
+    /// Whether the weights' digests were compared with those that the publisher states; if not there is no publisher digest.
     pub publisher_digest: bool,
+    /// What matrices were to become, see [`super::import::Quantize`].
+    pub quantize: Option<String>,
 }
 
 /// A tensor's format and published shape.

@@ -16,24 +16,29 @@ use crate::{
 };
 
 pub mod abort;
+pub mod acquire;
 pub mod adapter;
 pub mod download;
 pub mod files;
 pub mod gguf;
 pub mod import;
 pub mod layout;
+mod local;
 pub mod manifest;
 pub mod network;
 #[cfg(not(target_arch = "wasm32"))]
 mod open;
+mod opener;
 pub mod package;
 pub mod progress;
 pub mod remote;
 pub mod safetensors;
+pub mod schemes;
 mod sentence;
 pub mod source;
 pub mod store;
 pub mod store_memory;
+pub mod store_sink;
 pub mod writer;
 
 #[cfg(not(target_arch = "wasm32"))]

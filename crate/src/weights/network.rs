@@ -18,6 +18,9 @@ pub(super) const BACK_OFF_MS: f64 = 500.0;
 /// A connection without a byte for this long counts as broken.
 const STALL_MS: f64 = 30_000.0;
 
+/// Most bytes that are set aside on a server's word.
+const MOST_AT_ONCE: usize = 48 << 20;
+
 /// Bytes as they come.
 pub type ByteStream<'a> = LocalBoxStream<'a, Result<Vec<u8>>>;
 
@@ -97,11 +100,13 @@ impl Fetch for Authorized<'_> {
     }
 }
 
-/// Scheme and host of an address: `https://host:port`.
+/// Scheme and host of an address: `https://host:port`; none where that is not plainly what it begins with. What is before
+/// an `@` would be a name and a password, which have no place in an address.
 pub fn origin(url: &str) -> Option<&str> {
-    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
-    let end = host.find(['/', '?', '#', '\\']).unwrap_or(host.len());
-    Some(&url[..url.len() - host.len() + end])
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let host = &rest[..rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len())];
+    let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b)) && host.contains(|c: char| c.is_alphanumeric());
+    plain.then(|| &url[..url.len() - rest.len() + host.len()])
 }
 
 /// Time, so that tests need none.
@@ -130,6 +135,8 @@ pub(super) struct Start {
     pub bytes: Vec<u8>,
     /// Whether that is all of it.
     pub whole: bool,
+    /// The revision that a hub served.
+    pub commit: Option<String>,
 }
 
 /// The network, with time and the wish to stop.
@@ -163,15 +170,17 @@ impl Network<'_> {
     }
 
     async fn body(&self, url: &str, mut response: Response, most: usize) -> Result<Start, Failed> {
-        let mut bytes = Vec::new();
+        // As much as is announced, and not twice that while it grows: a tokenizer may have 35 MB.
+        let announced = response.headers.length.unwrap_or(0).min(most.min(MOST_AT_ONCE) as u64);
+        let mut bytes = Vec::with_capacity(announced as usize);
         while let Some(chunk) = self.patiently(url, response.body.next()).await? {
             bytes.extend_from_slice(&chunk?);
             if bytes.len() > most {
                 bytes.truncate(most);
-                return Ok(Start { bytes, whole: false });
+                return Ok(Start { bytes, whole: false, commit: response.headers.commit });
             }
         }
-        Ok(Start { bytes, whole: true })
+        Ok(Start { bytes, whole: true, commit: response.headers.commit })
     }
 
     /// Asks, and reads the status: a response has status 200 or 206.
@@ -231,9 +240,10 @@ mod tests {
         assert_eq!(origin("http://127.0.0.1:80?x"), Some("http://127.0.0.1:80"));
         assert_eq!(origin("https://hub.example.evil/"), Some("https://hub.example.evil"));
         // A browser reads what is before the @ as a name, and a backslash as a slash.
-        assert_ne!(origin("https://hub.example@evil/"), Some("https://hub.example"));
         assert_eq!(origin("https://evil\\@hub.example/"), Some("https://evil"));
-        assert_eq!(origin("file:x"), None);
+        for none in ["https://hub.example@evil/", "https://", "https:///path", "https://[", "file:x"] {
+            assert_eq!(origin(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -15,9 +15,11 @@ use super::{
     Checkpoint, Sink,
     adapter::{self, Adapter},
     files::{Directory, Memory, failed},
+    gguf::split::{Parts, join},
     import,
     manifest::{FileEntry, MANIFEST, Manifest, Source, TensorEntry, hex},
     package, safetensors,
+    source::split_names,
 };
 use crate::{
     card::{Card, Declared},
@@ -28,13 +30,18 @@ use crate::{
 enum Kind {
     Package(Directory, Box<Manifest>),
     Checkpoint(Directory),
-    Gguf(PathBuf),
+    /// All files of a GGUF, in order.
+    Gguf(Vec<PathBuf>),
 }
 
 fn kind(path: &Path) -> Result<Kind> {
     let metadata = std::fs::metadata(path).map_err(|e| failed(path, e))?;
     if metadata.is_file() {
-        return Ok(Kind::Gguf(path.to_owned()));
+        let parts = split_names(&last_name(path));
+        return Ok(Kind::Gguf(match parts.len() {
+            1 => vec![path.to_owned()],
+            _ => parts.iter().map(|name| path.with_file_name(name)).collect(),
+        }));
     }
     let directory = Directory::new(path);
     let manifest = path.join(MANIFEST);
@@ -62,9 +69,9 @@ pub fn open(path: &Path) -> Result<Checkpoint> {
         match kind(path)? {
             Kind::Package(directory, manifest) => package::open(&manifest, Box::new(directory)).await,
             Kind::Checkpoint(directory) => open_checkpoint(directory, path).await,
-            Kind::Gguf(path) => {
+            Kind::Gguf(paths) => {
                 let mut memory = Memory::default();
-                let manifest = import_gguf(&path, import::Options::default(), &mut memory, &mut |_, _| {}).await?;
+                let manifest = import_gguf(&paths, import::Options::default(), &mut memory, &mut |_, _| {}).await?;
                 package::open(&manifest, Box::new(memory)).await
             }
         }
@@ -106,25 +113,46 @@ pub fn convert(path: &Path, mut options: import::Options, sink: &mut dyn Sink, p
     }
     pollster::block_on(async {
         match kind(path)? {
-            Kind::Gguf(path) => import_gguf(&path, options, sink, progress).await,
-            Kind::Checkpoint(_) | Kind::Package(..) => import::checkpoint(&open(path)?, options, sink, progress).await,
+            Kind::Gguf(paths) => import_gguf(&paths, options, sink, progress).await,
+            Kind::Package(..) => import::checkpoint(&open(path)?, options, sink, progress).await,
+            Kind::Checkpoint(directory) => {
+                let checkpoint = open_checkpoint(directory, path).await?;
+                let mut names: Vec<&str> = checkpoint.tensors.values().flat_map(|t| &t.values).map(|part| part.file.as_str()).collect();
+                names.sort_unstable();
+                names.dedup();
+                let files = names.iter().map(|name| source_file(&path.join(name))).collect::<Result<_>>()?;
+                import::shards(checkpoint, files, options, sink, progress).await
+            }
         }
     })
 }
 
 async fn import_gguf(
-    path: &Path,
+    paths: &[PathBuf],
     mut options: import::Options,
     sink: &mut dyn Sink,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Manifest> {
-    let name = last_name(path);
     if options.source.origin.is_empty() {
-        options.source.origin.clone_from(&name);
+        options.source.origin = last_name(&paths[0]);
     }
-    options.source.file.get_or_insert(name);
-    let (stream, len) = read_file(path)?;
-    import::gguf(stream, len, options, sink, progress).await
+    let parts = gguf_parts(paths).await?;
+    let files = paths.iter().map(|path| source_file(path)).collect::<Result<_>>()?;
+    import::gguf_parts(parts, files, options, sink, progress).await
+}
+
+async fn gguf_parts(paths: &[PathBuf]) -> Result<Parts> {
+    let mut headers = Vec::new();
+    for path in paths {
+        let (stream, len) = read_file(path)?;
+        headers.push(import::gguf_header(stream, len).await?);
+    }
+    join(headers)
+}
+
+fn source_file(path: &Path) -> Result<import::SourceFile<'static>> {
+    let (stream, size) = read_file(path)?;
+    Ok(import::SourceFile { name: last_name(path), size, sha256: None, stream })
 }
 
 /// A file's bytes in blocks, and its length.
@@ -182,11 +210,11 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
             let files = directory.listing()?.keys().map(|name| digest(&path.join(name), name)).collect::<Result<_>>()?;
             inspection(pollster::block_on(open_checkpoint(directory, path))?, files)
         }
-        Kind::Gguf(path) => {
-            let (stream, len) = read_file(&path)?;
-            let (config, card, targets) = pollster::block_on(import::inspect_gguf(stream, len))?;
-            let mut card = Card { bytes: len, ..card };
-            card.origin.get_or_insert_with(|| origin(&path));
+        Kind::Gguf(paths) => {
+            let (config, mut card, targets) = import::inspect_gguf(&pollster::block_on(gguf_parts(&paths))?)?;
+            let files: Vec<FileEntry> = paths.iter().map(|path| digest(path, &last_name(path))).collect::<Result<_>>()?;
+            card.bytes = files.iter().map(|file| file.size).sum();
+            card.origin.get_or_insert_with(|| origin(path));
             let entry = |t: super::layout::Target| (t.name, TensorEntry { format: t.format.name().into(), shape: t.shape });
             Ok(Inspection {
                 architecture: config["model_type"].as_str().unwrap_or_default().into(),
@@ -195,7 +223,7 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
                 card,
                 source: None,
                 tensors: targets.into_iter().map(entry).collect(),
-                files: vec![digest(&path, &last_name(&path))?],
+                files,
             })
         }
     }

@@ -73,6 +73,13 @@ impl<'a> Meter<'a> {
         self.tell(Some(file));
     }
 
+    /// All of the first `loaded` bytes are there.
+    pub fn reach(&self, loaded: u64) {
+        self.received.set(self.received.get() + loaded.saturating_sub(self.loaded.get()));
+        self.loaded.set(loaded.min(self.total));
+        self.tell(None);
+    }
+
     fn tell(&self, file: Option<&str>) {
         let bytes_per_second = self.speed();
         let left = (self.total - self.loaded.get()) as f64;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 mod mxfp4;
 
-use super::{Checkpoint, Files, Part, TensorInfo, files::Listing, manifest, sentence};
+use super::{Checkpoint, Files, Part, TensorInfo, files::Listing, manifest, schemes, sentence};
 use crate::{
     card::Card,
     error::{Error, Result},
@@ -17,6 +17,15 @@ use crate::{
 
 /// Most bytes of a JSON file: tokenizers of 260,000 tokens have 35 MB.
 const MAX_JSON: u64 = 128 << 20;
+
+/// Bytes of a weight file that are read first.
+pub(super) const FIRST_READ: u64 = 32 << 10;
+
+/// Bytes up to the end of the header, from the beginning of a file; as many as there are where that is no good header.
+pub(super) fn header_bytes(prefix: &[u8]) -> u64 {
+    let len = prefix.first_chunk().map(|b| u64::from_le_bytes(*b)).filter(|len| *len <= MAX_JSON);
+    (prefix.len() as u64).max(len.unwrap_or(0) + 8)
+}
 
 /// A tensor in a file's header.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +42,7 @@ pub(super) async fn read_header(files: &dyn Files, file: &str, size: u64) -> Res
         return Err(Error::Integrity(format!("{file:?} is cut short: a safetensors file has at least 8 bytes, this one {size}")));
     }
     // One read serves most headers.
-    let mut prefix = files.read(file, 0, size.min(32 << 10) as usize).await?;
+    let mut prefix = files.read(file, 0, size.min(FIRST_READ) as usize).await?;
     let len = prefix.first_chunk().map(|b| u64::from_le_bytes(*b)).ok_or_else(|| bad("could not be read".into()))?;
     let data_start = match len.checked_add(8) {
         Some(end) if len <= MAX_JSON && end <= size => end,
@@ -65,13 +74,7 @@ pub async fn open(files: Box<dyn Files>, listing: &Listing) -> Result<Checkpoint
     let mut config = read_json(&*files, listing, "config.json")
         .await?
         .ok_or_else(|| Error::NotFound("config.json: a checkpoint directory must have one".into()))?;
-    if let Some(quantization) = config.get("quantization_config").filter(|q| !q.is_null()) {
-        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-        if method != "mxfp4" {
-            let message = format!("config.json has a quantization_config of method {method:?}; read are f32, f16, bf16 and mxfp4");
-            return Err(Error::UnsupportedFormat(message));
-        }
-    }
+    schemes::refuse(&config)?;
     let mut tensors = read_tensors(&*files, listing).await?;
     sentence::join(&*files, listing, &mut config, &mut tensors).await?;
     let readme = match listing.get("README.md") {
@@ -175,10 +178,7 @@ pub(super) fn tensor(name: &str, entry: Entry) -> Result<TensorInfo> {
         Dtype::F16 => Format::F16,
         Dtype::BF16 => Format::Bf16,
         other => {
-            return Err(Error::UnsupportedFormat(format!(
-                "tensor {name:?} in {:?} has type {other:?}; F32, F16 and BF16 are read",
-                entry.part.file
-            )));
+            return Err(schemes::refused_tensor(name, other, &entry.part.file));
         }
     };
     manifest::check_shape(name, &entry.shape)?;

@@ -15,6 +15,11 @@ use crate::error::{Error, Result};
 pub const HUB: &str = "https://huggingface.co";
 /// The address of one of a person's own files begins so, its name follows.
 pub const LOCAL: &str = "file:";
+/// What is stored is named so, its id follows.
+pub const STORED: &str = "store:";
+
+/// Most files of a split GGUF.
+const MOST_PARTS: u32 = 1000;
 
 /// What is said besides a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub struct Source {
     pub hub: String,
     /// A person's own files.
     pub local: Option<Listing>,
+    /// The id of a stored model.
+    pub stored: Option<String>,
     place: Place,
 }
 
@@ -50,8 +57,14 @@ enum Place {
 }
 
 impl Source {
-    /// The model at `text`: an address, or a hub's `org/name[@revision]`, which a GGUF's file name may follow.
+    /// The model at `text`: an address; a hub's `org/name[@revision]`, which a GGUF's file name may follow; or `store:` and the
+    /// id of a stored one.
     pub fn parse(text: &str, access: &Access) -> Result<Source> {
+        if let Some(id) = text.strip_prefix(STORED) {
+            let place = Place::Web { base: STORED.into(), query: String::new() };
+            let stored = Some(id.to_owned());
+            return Ok(Source { origin: text.into(), gguf: None, hub: String::new(), local: None, stored, place });
+        }
         let hub = access.hub.as_deref().unwrap_or(HUB).trim_end_matches('/');
         if origin(hub).is_none() {
             return Err(Error::InvalidInput(format!("hub {hub:?} is not an address such as {HUB}")));
@@ -76,11 +89,14 @@ impl Source {
         let gguf = folder.len() > host.len() - 1 && is_gguf(name);
         let (base, gguf) = match gguf {
             true => (format!("{folder}/"), Some(split_names(name))),
+            false if !query.is_empty() => {
+                return Err(Error::InvalidInput(format!("{text:?} is the address of a directory, which has no query")));
+            }
             false => (super::download::base_url(path), None),
         };
         // The first part of a split file stands for all of them.
         let origin = gguf.as_ref().map_or_else(|| format!("{base}{query}"), |names| format!("{base}{}{query}", names[0]));
-        Ok(Source { origin, gguf, hub: hub.into(), local: None, place: Place::Web { base, query: query.into() } })
+        Ok(Source { origin, gguf, hub: hub.into(), local: None, stored: None, place: Place::Web { base, query: query.into() } })
     }
 
     fn hub(text: &str, hub: &str, access: &Access) -> Result<Source> {
@@ -124,7 +140,7 @@ impl Source {
             origin += &format!("/{folder}{}", names[0]);
         }
         let place = Place::Hub { id: format!("{org}/{name}"), revision, folder };
-        Ok(Source { origin, gguf, hub: hub.into(), local: None, place })
+        Ok(Source { origin, gguf, hub: hub.into(), local: None, stored: None, place })
     }
 
     /// A person's own files: a package's, a GGUF's or a checkpoint's, told apart by their names.
@@ -150,7 +166,7 @@ impl Source {
             }
         };
         let place = Place::Web { base: LOCAL.into(), query: String::new() };
-        Ok(Source { origin, gguf, hub: String::new(), local: Some(listing), place })
+        Ok(Source { origin, gguf, hub: String::new(), local: Some(listing), stored: None, place })
     }
 
     /// Where `file` is asked for.
@@ -210,13 +226,15 @@ fn is_gguf(name: &str) -> bool {
 /// All parts of a split file: `model-00001-of-00003.gguf` has three; any other file is its own only part.
 pub fn split_names(name: &str) -> Vec<String> {
     let parts = || {
-        let stem = name.get(..name.len() - 5)?;
+        let stem = name.get(..name.len().checked_sub(5)?).filter(|_| is_gguf(name))?;
         let (rest, count) = stem.rsplit_once("-of-")?;
         let (base, number) = rest.rsplit_once('-')?;
         let numbers = [number, count].map(|n| (n.len() == 5 && n.bytes().all(|b| b.is_ascii_digit())).then(|| n.parse::<u32>().ok())?);
         let (number, count) = (numbers[0]?, numbers[1]?);
         let extension = &name[stem.len()..];
-        (1..=count).contains(&number).then(|| (1..=count).map(|i| format!("{base}-{i:05}-of-{count:05}{extension}")).collect())
+        // More than any model has; such a file says itself that it is a part.
+        (count <= MOST_PARTS && (1..=count).contains(&number))
+            .then(|| (1..=count).map(|i| format!("{base}-{i:05}-of-{count:05}{extension}")).collect())
     };
     parts().unwrap_or_else(|| vec![name.to_owned()])
 }
@@ -241,6 +259,9 @@ mod tests {
         let split = parse("https://host/a/m-00002-of-00003.gguf");
         assert_eq!(split.origin, "https://host/a/m-00001-of-00003.gguf");
         assert_eq!(split.gguf.unwrap().len(), 3);
+        for one in ["", "m", "m.gguf", "m-00004-of-00003.gguf", "m-1-of-3.gguf", "m-00001-of-00003.bin", "m-00001-of-99999.gguf"] {
+            assert_eq!(split_names(one), [one]);
+        }
         assert_eq!(parse("https://model.gguf").gguf, None, "a host is no file");
     }
 

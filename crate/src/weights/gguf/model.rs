@@ -109,9 +109,6 @@ fn find(header: &Header) -> Result<&'static Architecture> {
 
 fn check_keys(header: &Header, architecture: &Architecture) -> Result<()> {
     let metadata = &header.metadata;
-    if let Some(count @ 2..) = metadata.u32("split.count")? {
-        return Err(Error::UnsupportedFormat(format!("one of {count} parts of a split GGUF file; join them with gguf-split --merge")));
-    }
     let (prefix, causal) = (format!("{}.", architecture.name), format!("{}.attention.causal", architecture.name));
     if let Some(value) = metadata.bool(&causal)?.filter(|causal| *causal == architecture.encoder) {
         return Err(Error::UnsupportedFormat(format!("GGUF metadata {causal:?} is {value}, which is new for this architecture")));

@@ -85,3 +85,13 @@ impl<'a> Input<'a> {
         }
     }
 }
+
+/// The digest of `file`, as read, if its publisher states the same or none.
+pub(super) fn verified(sha256: String, stated: Option<&str>, file: &str) -> Result<String> {
+    match stated {
+        Some(stated) if stated != sha256 => {
+            Err(Error::Integrity(format!("{file} has sha256 {sha256}, its publisher states {stated}: load it again")))
+        }
+        _ => Ok(sha256),
+    }
+}

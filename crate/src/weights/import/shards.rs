@@ -1,0 +1,138 @@
+//! A checkpoint's weight files become a package while they stream in, each from its first byte to its last.
+
+use super::{
+    BLOCK, Options, Quantize, Repack, Sink,
+    input::{Input, verified},
+    with_origin,
+};
+use crate::{
+    error::{Error, Result},
+    quant::{Format, Plane},
+    weights::{
+        Checkpoint, Part, TensorInfo,
+        layout::Target,
+        manifest::{FileEntry, Manifest},
+        network::ByteStream,
+        writer::{Facts, Writer},
+    },
+};
+
+/// A publisher's file, about to be read.
+pub struct SourceFile<'a> {
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub size: u64,
+    /// SHA-256, as its publisher states it.
+    pub sha256: Option<String>,
+    /// All of its bytes.
+    pub stream: ByteStream<'a>,
+}
+
+/// A plane of a tensor, as it lies in a file.
+struct Piece<'c> {
+    /// Number of the file.
+    file: usize,
+    part: &'c Part,
+    /// Number of the tensor.
+    tensor: usize,
+    plane: Plane,
+    info: &'c TensorInfo,
+}
+
+/// Imports the tensors that `checkpoint` lists, from `files`; those that are quantised already stay as they are. `progress` is
+/// told bytes read and bytes in all.
+pub async fn shards(
+    mut checkpoint: Checkpoint,
+    files: Vec<SourceFile<'_>>,
+    options: Options,
+    sink: &mut dyn Sink,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Manifest> {
+    let facts = Facts {
+        generation_config: checkpoint.generation_config.take(),
+        tokenizer: checkpoint.tokenizer.take(),
+        tokenizer_config: checkpoint.tokenizer_config.take(),
+        card: with_origin(checkpoint.card.clone(), &options.source),
+    };
+    let (targets, pieces) = in_order(&checkpoint, &files, options.quantize)?;
+    let mut writer = Writer::begin(sink, targets, facts).await?;
+    let mut source = options.source;
+    source.publisher_digest = files.iter().all(|file| file.sha256.is_some());
+    let total = files.iter().map(|file| file.size).sum();
+    let (mut pieces, mut before) = (pieces.into_iter().peekable(), 0);
+    for (number, file) in files.into_iter().enumerate() {
+        let mut tell = |read, _| progress(before + read, total);
+        let mut input = Input::new(file.stream, file.size, &mut tell);
+        while let Some(piece) = pieces.next_if(|piece| piece.file == number) {
+            input.skip_to(piece.part.offset).await?;
+            match piece.info.format.is_quantised() {
+                true => copy_plane(&mut input, &piece, &mut writer).await?,
+                false => write_floats(&mut input, &piece, &mut writer).await?,
+            }
+        }
+        let sha256 = verified(input.finish().await?, file.sha256.as_deref(), &file.name)?;
+        before += file.size;
+        source.files.push(FileEntry { path: file.name, size: file.size, sha256 });
+    }
+    writer.finish(&checkpoint.config, source).await
+}
+
+/// What the tensors become, and their planes in the order in which they arrive, which is the order of both planes' shards.
+fn in_order<'c>(checkpoint: &'c Checkpoint, files: &[SourceFile<'_>], quantize: Quantize) -> Result<(Vec<Target>, Vec<Piece<'c>>)> {
+    let place = |name: &str, parts: &'c [Part]| match parts {
+        [part] => match files.iter().position(|file| file.name == part.file) {
+            Some(file) => Ok((file, part)),
+            None => Err(Error::InvalidFile(format!("tensor {name:?} lies in {:?}, which is not read", part.file))),
+        },
+        _ => Err(Error::UnsupportedFormat(format!("tensor {name:?} is in pieces, as of a package"))),
+    };
+    let mut tensors = Vec::new();
+    for (name, info) in &checkpoint.tensors {
+        let scales = if info.format.is_quantised() { Some(place(name, &info.scales)?) } else { None };
+        tensors.push((place(name, &info.values)?, scales, name, info));
+    }
+    tensors.sort_by_key(|((file, part), ..)| (*file, part.offset));
+    let (mut targets, mut pieces, mut last) = (Vec::new(), Vec::new(), None);
+    for (tensor, ((file, part), scales, name, info)) in tensors.into_iter().enumerate() {
+        targets.push(Target { name: name.clone(), format: published(quantize, name, info), shape: info.shape.clone() });
+        pieces.push(Piece { file, part, tensor, plane: Plane::Values, info });
+        if let Some((file, part)) = scales {
+            if last.replace((file, part.offset)) > Some((file, part.offset)) {
+                return Err(Error::UnsupportedFormat(format!("the scales of {name:?} come before those of the tensor before it")));
+            }
+            pieces.push(Piece { file, part, tensor, plane: Plane::Scales, info });
+        }
+    }
+    pieces.sort_by_key(|piece| (piece.file, piece.part.offset));
+    Ok((targets, pieces))
+}
+
+/// What a tensor of a checkpoint becomes.
+pub(in crate::weights) fn published(quantize: Quantize, name: &str, info: &TensorInfo) -> Format {
+    if info.format.is_quantised() { info.format } else { quantize.format(name, info.format, &info.shape) }
+}
+
+async fn write_floats(input: &mut Input<'_>, piece: &Piece<'_>, writer: &mut Writer<'_>) -> Result<()> {
+    let info = piece.info;
+    let mut repack = Repack::new(&writer.targets()[piece.tensor], info.format, 0.0);
+    let row_bytes = info.format.row_bytes(Plane::Values, info.cols());
+    let step = (BLOCK / row_bytes).max(1);
+    for first in (0..info.rows()).step_by(step) {
+        let rows = step.min(info.rows() - first);
+        let values = input.take((rows * row_bytes) as u64).await?;
+        repack.rows(&values, &[], rows)?;
+        repack.write(writer, piece.tensor).await?;
+    }
+    Ok(())
+}
+
+async fn copy_plane(input: &mut Input<'_>, piece: &Piece<'_>, writer: &mut Writer<'_>) -> Result<()> {
+    let mut at = 0;
+    while (at as u64) < piece.part.len {
+        let bytes = input.take((piece.part.len - at as u64).min(BLOCK as u64)).await?;
+        writer.write(piece.tensor, piece.plane, at, &bytes).await?;
+        at += bytes.len();
+    }
+    Ok(())
+}
