@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     backend::{
-        cpu::pool::Pool,
+        Backend,
+        cpu::{Cpu, CpuOptions, pool::Pool, simd::Level},
         gpu::{Gpu, GpuOptions},
     },
     error::{Error, Result},
@@ -23,6 +24,7 @@ use crate::{
 /// All cases.
 #[derive(Serialize)]
 struct Outcomes {
+    device: String,
     limit: f64,
     cases: Vec<Checked>,
 }
@@ -42,22 +44,33 @@ struct Source {
 }
 
 /// Runs all cases with the kernels for emulated or for real GPUs, all products with the variant `matmul` if one is named
-/// (`plain`, `block`, ...). Gives what is allowed, and what each case gave: `{ limit, cases: [{ name, nmse }] }`.
+/// (`plain`, `block`, ...). Gives what is allowed, and what each case gave: `{ device, limit, cases: [{ name, nmse }] }`.
 #[wasm_bindgen]
 pub async fn check_ops(emulated: bool, matmul: Option<String>) -> Result<JsValue, JsValue> {
-    let cases = run(emulated, matmul).await.map_err(|e| error(&e))?;
-    to_js(&Outcomes { limit: check::NMSE, cases })
+    to_js(&on_gpu(emulated, matmul).await.map_err(|e| error(&e))?)
 }
 
-async fn run(emulated: bool, matmul: Option<String>) -> Result<Vec<Checked>> {
+/// Runs all cases on the processor with `wanted` threads, by plain loops or by SIMD; gives the same.
+#[wasm_bindgen]
+pub async fn check_cpu(wanted: usize, plain: bool) -> Result<JsValue, JsValue> {
+    let threads = Some(threads::start(Some(wanted)).await.count);
+    let mut cpu = Cpu::new(CpuOptions { threads, level: plain.then_some(Level::Scalar) });
+    to_js(&all(&mut cpu).await.map_err(|e| error(&e))?)
+}
+
+async fn on_gpu(emulated: bool, matmul: Option<String>) -> Result<Outcomes> {
     let named = |name: &str| Variant::ALL.into_iter().find(|variant| format!("{variant:?}").eq_ignore_ascii_case(name));
     let matmul = match matmul {
         Some(name) => Some(named(&name).ok_or_else(|| Error::InvalidInput(format!("no variant of matmul is called {name:?}")))?),
         None => None,
     };
     let mut gpu = Gpu::new(GpuOptions { software: Some(emulated), matmul, ..GpuOptions::default() }).await?;
-    let outcomes = check::all(&mut gpu).await?;
-    Ok(outcomes.into_iter().map(|outcome| Checked { nmse: outcome.nmse(), name: outcome.name }).collect())
+    all(&mut gpu).await
+}
+
+async fn all(backend: &mut dyn Backend) -> Result<Outcomes> {
+    let cases = check::all(backend).await?.into_iter().map(|outcome| Checked { nmse: outcome.nmse(), name: outcome.name });
+    Ok(Outcomes { device: backend.info().device, limit: check::NMSE, cases: cases.collect() })
 }
 
 /// Every kernel: `[{ name, source }]`.
