@@ -40,6 +40,8 @@ const TENSORS: &[Line] = &[
 
 fn config(file: &File<'_>) -> Result<Json> {
     let mut config = file.decoder("bert")?;
+    // Its positions are learned.
+    config.as_object_mut().and_then(|config| config.remove("rope_theta"));
     config["hidden_act"] = "gelu".into();
     config["layer_norm_eps"] = file.need_number("attention.layer_norm_epsilon")?;
     config["type_vocab_size"] = file.metadata().u32("tokenizer.ggml.token_type_count")?.unwrap_or(0).into();
