@@ -8,6 +8,7 @@ import { OpenWeightsError, aborted } from "./errors.js";
 import { Remote, stream } from "./rpc.js";
 import type { GenerateEvent } from "./worker.js";
 import type {
+  AdapterInfo, AdapterOptions, AdapterSource,
   Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, EmbeddingParams,
   Embeddings, GenerateParams,
   Inspection, LoadOptions, ModelInfo, ModelSource, Progress, SourceOptions, StorageUsage, StoredModel, Usage,
@@ -37,7 +38,7 @@ function takeRemote(): Remote {
 
 /** Loads the model at `source`: from browser storage if it is there, else it is downloaded or imported, verified and stored first. */
 export async function load(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
-  const { signal, onProgress, ...rest } = options;
+  const { signal, onProgress, adapters = [], ...rest } = options;
   if (signal?.aborted) throw aborted();
   const remote = takeRemote();
   // The worker's end is the surest way to stop a download: it holds nothing but this.
@@ -45,7 +46,12 @@ export async function load(source: ModelSource, options: LoadOptions = {}): Prom
   signal?.addEventListener("abort", cancel);
   try {
     const { card, info } = await remote.call<{ card: Card; info: ModelInfo }, Progress>("load", [absolute(source), rest], { onEvent: onProgress });
-    return new Model(remote, card, info);
+    const model = new Model(remote, card, info);
+    for (const adapter of adapters) {
+      const { source, ...options } = typeof adapter === "object" && "source" in adapter ? adapter : { source: adapter };
+      await model.adapters.add(source, options);
+    }
+    return model;
   } catch (error) {
     remote.close(aborted());
     throw error;
@@ -97,6 +103,15 @@ export class Model {
   readonly tokenizer = {
     encode: (text: string): Promise<Uint32Array> => this.#remote.call("encode", [text]),
     decode: (ids: ArrayLike<number>): Promise<string> => this.#remote.call("decode", [Uint32Array.from(ids)]),
+  };
+
+  /** LoRA adapters, which come and go while the model stays; several act in the order in which they were added. */
+  readonly adapters = {
+    add: (source: AdapterSource, options: AdapterOptions = {}): Promise<AdapterInfo> =>
+      this.#remote.call("addAdapter", [absolute(source), options]),
+    setScale: (name: string, scale: number): Promise<void> => this.#remote.call("scaleAdapter", [name, scale]),
+    remove: (name: string): Promise<void> => this.#remote.call("removeAdapter", [name]),
+    list: (): Promise<AdapterInfo[]> => this.#remote.call("adapters", []),
   };
 
   /** Frees the device and the worker. Requests under way fail with `aborted`. What is stored stays stored. */

@@ -25,6 +25,8 @@ export interface LoadOptions extends SourceOptions {
   backend?: "auto" | "webgpu" | "cpu";
   /** Tokens of prompt and answer together; at most what the model was made for. */
   contextLength?: number;
+  /** Adapters to add at once, in this order. See `Model.adapters`. */
+  adapters?: readonly (AdapterSource | (AdapterOptions & { source: AdapterSource }))[];
   /** Threads of the CPU backend, where the page is cross-origin isolated. By default half of the processors, 2 to 8. */
   threads?: number;
   /** Cancels loading. What was stored of a download so far is kept, never used unfinished. */
@@ -197,9 +199,39 @@ export interface Embeddings {
   usage: { prompt_tokens: number; total_tokens: number };
 }
 
-/** A model in browser storage. */
+/**
+ * Where a LoRA adapter lies: the address of PEFT's directory (`adapter_config.json`, `adapter_model.safetensors`), of a `.safetensors`
+ * file beside its configuration, or of a GGUF file; a hub's `org/name[@revision]`; a GGUF `File`; the `File`s of a PEFT directory,
+ * or the directory.
+ */
+export type AdapterSource = ModelSource;
+
+export interface AdapterOptions extends Omit<SourceOptions, "quantize"> {
+  /** What to call it; the last part of its source unless said. */
+  name?: string;
+  /** How much of it to add; 1, what it was trained for, unless said. May be negative. */
+  scale?: number;
+}
+
+/** An adapter of a loaded model. */
+export interface AdapterInfo {
+  name: string;
+  scale: number;
+  kind: "lora" | "dora";
+  /** The largest rank of its maps. */
+  rank: number;
+  /** The published tensors that it changes. */
+  tensors: string[];
+  /** The base model that it says it was made for. */
+  baseModel: string | null;
+  /** Whether the model declares that name as its own; `null` where either says nothing. Shapes are checked, names are only said. */
+  baseMatches: boolean | null;
+}
+
+/** A model or an adapter in browser storage. */
 export interface StoredModel {
   id: string;
+  kind: "model" | "adapter";
   name: string | null;
   source: string;
   bytes: number;

@@ -2,7 +2,10 @@
 import type * as engine from "../wasm/simd128/openweights.js";
 import { OpenWeightsError, aborted, asError, missing } from "./errors.js";
 import type { Request, Response } from "./rpc.js";
-import type { ChatParams, CompletionParams, EmbeddingParams, Embeddings, FinishReason, LoadOptions, ModelSource, SourceOptions, Usage } from "./types.js";
+import type {
+  AdapterOptions, AdapterSource, ChatParams, CompletionParams, EmbeddingParams, Embeddings, FinishReason, LoadOptions, ModelSource,
+  SourceOptions, Usage,
+} from "./types.js";
 
 /** What a call may do besides returning. */
 interface Call {
@@ -92,6 +95,10 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
   chat: (call, params: ChatParams) => inTurn(() => generate(call, (model) => model.start_chat(params))),
   complete: (call, params: CompletionParams) => inTurn(() => generate(call, (model) => model.start_completion(params))),
   embed: (call, params: EmbeddingParams) => inTurn(() => embed(call, params)),
+  addAdapter: (_, source: AdapterSource, options: AdapterOptions) => inTurn(() => loaded().add_adapter(source, options)),
+  scaleAdapter: (_, name: string, scale: number) => inTurn(async () => loaded().set_adapter_scale(name, scale)),
+  removeAdapter: (_, name: string) => inTurn(async () => loaded().remove_adapter(name)),
+  adapters: () => inTurn(async () => loaded().adapters()),
   encode: (_, text: string) => inTurn(async () => loaded().encode(text)),
   decode: (_, ids: Uint32Array) => inTurn(async () => loaded().decode(ids)),
   list: () => wasm.store_list(),

@@ -6,6 +6,7 @@ use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use super::{
+    adapters,
     choose::Chosen,
     load,
     request::{self, Request},
@@ -15,6 +16,7 @@ use crate::{
     engine::{self, EmbeddingInfo},
     error::{Error, Result},
     generate::{Event, FinishReason, Generation, Usage},
+    weights::Checkpoint,
 };
 
 /// What a loaded model runs on, in JavaScript's names.
@@ -63,6 +65,8 @@ pub struct Model {
     model: engine::Model,
     chosen: Chosen,
     generation: Option<Generation>,
+    /// What it was loaded from, without tokenizer: an adapter may need the base's weights.
+    base: Checkpoint,
 }
 
 #[wasm_bindgen]
@@ -70,8 +74,8 @@ impl Model {
     /// Downloads or imports, verifies and stores the model at `source` unless it is stored, then loads it onto the device.
     pub async fn load(source: JsValue, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
         let load = async { load::load(source, from_js(options, "options")?, &on_progress).await };
-        let (model, chosen) = load.await.map_err(|e| error(&e))?;
-        Ok(Model { model, chosen, generation: None })
+        let (model, chosen, base) = load.await.map_err(|e| error(&e))?;
+        Ok(Model { model, chosen, generation: None, base })
     }
 
     /// The card.
@@ -144,6 +148,36 @@ impl Model {
     /// Ends the request; the session keeps what was computed.
     pub fn stop(&mut self) {
         self.generation = None;
+    }
+
+    /// Adds the adapter at `source`, and says what it is.
+    pub async fn add_adapter(&mut self, source: JsValue, options: JsValue) -> Result<JsValue, JsValue> {
+        let added = async {
+            let options: adapters::Options = from_js(options, "options")?;
+            let (name, adapter) = adapters::open(source, &options).await?;
+            let (name, scale) = (options.name.unwrap_or(name), options.scale.unwrap_or(1.0));
+            self.generation = None;
+            self.model.add_adapter(&adapter, &name, scale, &self.base).await
+        };
+        added.await.map_err(|e| error(&e))?;
+        to_js(&self.model.adapters().pop().map(adapters::Info::from))
+    }
+
+    /// Adds more or less of an adapter from now on.
+    pub fn set_adapter_scale(&mut self, name: &str, scale: f32) -> Result<(), JsValue> {
+        self.generation = None;
+        self.model.set_adapter_scale(name, scale).map_err(|e| error(&e))
+    }
+
+    /// Takes an adapter away.
+    pub fn remove_adapter(&mut self, name: &str) -> Result<(), JsValue> {
+        self.generation = None;
+        self.model.remove_adapter(name).map_err(|e| error(&e))
+    }
+
+    /// The adapters, in the order in which they act.
+    pub fn adapters(&self) -> Result<JsValue, JsValue> {
+        to_js(&self.model.adapters().into_iter().map(adapters::Info::from).collect::<Vec<_>>())
     }
 
     /// Token ids of `text`, without what a prompt would get around it.

@@ -20,8 +20,10 @@ use crate::{
     error::{Error, Result},
     models,
     weights::{
+        Checkpoint,
         abort::Abort,
         acquire::{Acquire, Checks, Inspection},
+        adapter::fetch,
         import::Quantize,
         network::Clock,
         package, progress,
@@ -112,8 +114,8 @@ impl Teller<'_> {
 }
 
 /// The model at `source`: downloaded or imported, verified and stored unless it is stored, then brought to the device;
-/// with the choice of the device.
-pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<(Model, Chosen)> {
+/// with the choice of the device, and its checkpoint.
+pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<(Model, Chosen, Checkpoint)> {
     if options.context_length == Some(0) {
         return Err(Error::InvalidInput("contextLength is 0".into()));
     }
@@ -124,10 +126,17 @@ pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> 
     let storage: Rc<dyn Storage> = Rc::new(Opfs::open().await?);
     let record = acquire(&named, quantize, &*storage, &|progress| teller.tell(&progress.into())).await?;
     let files = StoreFiles::new(storage, record.manifest.clone());
-    let checkpoint = package::open(&record.manifest, Box::new(files)).await?;
+    let mut checkpoint = package::open(&record.manifest, Box::new(files)).await?;
     let mut progress = |loaded, total| teller.tell(&Progress { phase: "load", loaded, total, ..Progress::default() });
     let model = Model::load(&checkpoint, backend, LoadOptions { context_length: options.context_length }, &mut progress).await?;
-    Ok((model, chosen))
+    // The model has its own; the rest is small and stays for adapters.
+    checkpoint.tokenizer = None;
+    Ok((model, chosen, checkpoint))
+}
+
+/// Waits until nobody else writes or removes stored files.
+pub async fn lock_store() -> Result<Lock> {
+    Lock::take(STORE).await
 }
 
 async fn acquire(
@@ -169,19 +178,23 @@ pub async fn inspect(source: JsValue, options: Options) -> Result<Inspection> {
 #[derive(Serialize)]
 pub struct Stored {
     id: String,
-    name: String,
+    kind: &'static str,
+    name: Option<String>,
     source: String,
     bytes: u64,
 }
 
-/// The models that are stored whole.
+/// The models and adapters that are stored whole.
 pub async fn list() -> Result<Vec<Stored>> {
     let storage = Opfs::open().await?;
     let mut models = Vec::new();
     for Record { id, url, manifest } in store::list(&storage).await? {
         if store::is_complete(&storage, &manifest).await? {
-            models.push(Stored { id, source: url, bytes: manifest.bytes(), name: manifest.name });
+            models.push(Stored { id, kind: "model", source: url, bytes: manifest.bytes(), name: Some(manifest.name) });
         }
+    }
+    for fetch::Record { id, url, files } in fetch::list(&storage).await? {
+        models.push(Stored { id, kind: "adapter", source: url, bytes: files.iter().map(|file| file.size).sum(), name: None });
     }
     Ok(models)
 }

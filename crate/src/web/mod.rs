@@ -7,6 +7,7 @@
 //! * [`check`] lets tests run the kernels in a browser.
 
 mod adapter;
+mod adapters;
 pub mod api;
 pub mod check;
 pub mod choose;

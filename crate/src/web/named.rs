@@ -31,17 +31,21 @@ impl Named {
         if *access != Access::default() {
             return Err(Error::InvalidInput("hub, revision and token are for models at a hub, not for files".into()));
         }
-        let files = match value.dyn_ref::<FileSystemDirectoryHandle>() {
-            Some(folder) => in_folder(folder).await?,
-            None => given(&value)?,
-        };
-        let files = LocalFiles::new(files)?;
+        let files = LocalFiles::new(own_files(&value).await?)?;
         Ok(Named { source: Source::files(files.listing())?, fetch: Box::new(files), token: None })
     }
 
     /// What asks for its files, and gives a hub its token.
     pub fn fetch(&self) -> Authorized<'_> {
         Authorized { fetch: &*self.fetch, origin: origin(&self.source.hub).unwrap_or_default().to_owned(), token: self.token.clone() }
+    }
+}
+
+/// A person's own files: of a `FileSystemDirectoryHandle`, an array, or one.
+pub async fn own_files(value: &JsValue) -> Result<Vec<File>> {
+    match value.dyn_ref::<FileSystemDirectoryHandle>() {
+        Some(folder) => in_folder(folder).await,
+        None => given(value),
     }
 }
 

@@ -13,11 +13,12 @@ use crate::{
 };
 
 mod config;
+pub mod fetch;
 mod gguf;
 mod peft;
 
 /// PEFT's configuration file.
-const CONFIG: &str = "adapter_config.json";
+pub const CONFIG: &str = "adapter_config.json";
 
 /// PEFT's weights.
 const WEIGHTS: &str = "adapter_model.safetensors";

@@ -214,7 +214,10 @@ impl<'a> Opener<'a> {
             match self.small(source, &config).await? {
                 Some(start) => drop(memory.files.insert(config, start.bytes)),
                 None if matches!(kind, "Pooling" | "Dense") => {
-                    return Err(Error::NotFound(format!("{:?}, which {MODULES} needs: give the address or hub id", source.address(&config))));
+                    return Err(Error::NotFound(format!(
+                        "{:?}, which {MODULES} needs: give the address or hub id",
+                        source.address(&config)
+                    )));
                 }
                 None => {}
             }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Files,
     files::cut_short,
-    manifest::{Manifest, sha256_hex},
+    manifest::{FileEntry, Manifest, sha256_hex},
 };
 use crate::error::{Error, Result};
 
@@ -196,20 +196,26 @@ fn digests(record: &[u8]) -> BTreeSet<String> {
 /// The files of a stored package, by their names.
 pub struct StoreFiles {
     storage: Rc<dyn Storage>,
-    manifest: Manifest,
+    files: Vec<FileEntry>,
 }
 
 impl StoreFiles {
     /// The files of `manifest` in `storage`.
     pub fn new(storage: Rc<dyn Storage>, manifest: Manifest) -> Self {
-        Self { storage, manifest }
+        Self::of(storage, manifest.files)
+    }
+
+    /// These files in `storage`.
+    pub fn of(storage: Rc<dyn Storage>, files: Vec<FileEntry>) -> Self {
+        Self { storage, files }
     }
 }
 
 impl Files for StoreFiles {
     fn read<'a>(&'a self, file: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
         async move {
-            let entry = self.manifest.file(file).ok_or_else(|| Error::NotFound(format!("file {file:?} of the package")))?;
+            let entry = self.files.iter().find(|entry| entry.path == file);
+            let entry = entry.ok_or_else(|| Error::NotFound(format!("file {file:?} of the package")))?;
             if offset.checked_add(len as u64).is_none_or(|end| end > entry.size) {
                 return Err(cut_short(file, offset, len, entry.size));
             }
