@@ -18,7 +18,7 @@ use openweights::{
     },
 };
 use openweights_tests::{
-    answer, fixture,
+    answer, cpu, fixture,
     gguf_writer::{Gguf, GgufTensor},
     gpu, greedy, ids, json, largest_difference, load, logits, reference,
     rng::Rng,
@@ -252,7 +252,7 @@ macro_rules! on_every_backend {
     };
 }
 
-on_every_backend!(reference_backend: super::reference, gpu_backend: super::gpu);
+on_every_backend!(reference_backend: super::reference, cpu_backend: super::cpu, gpu_backend: super::gpu);
 
 /// A checkpoint of the values that the tensors of `packed` stand for.
 fn unpacked(packed: &Checkpoint) -> Checkpoint {
