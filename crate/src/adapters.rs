@@ -119,15 +119,24 @@ impl Adapters {
         check_scale(scale)?;
         let index = self.find(name)?;
         let loaded = &mut self.loaded[index];
-        // All are computed before any is written.
-        let mut factors = Vec::new();
-        for placed in &loaded.sides {
-            factors.extend(placed.side.factors.map(|weight| Ok((weight, placed.factors(scale)?))).transpose()?);
+        // A weight is written once: a DoRA gets other factors. The old ones stay until all of the new are there.
+        let mut made = Vec::new();
+        let mut factors = |placed: &Placed| match placed.side.factors {
+            Some(_) => upload(backend, &mut made, placed.out, &placed.factors(scale)?).map(Some),
+            None => Ok(None),
+        };
+        match loaded.sides.iter().map(&mut factors).collect::<Result<Vec<_>>>() {
+            Ok(factors) => {
+                for (Placed { side, .. }, factors) in loaded.sides.iter_mut().zip(factors) {
+                    side.factors.into_iter().for_each(|old| backend.drop_weight(old));
+                    *side = Side { scale, factors, ..*side };
+                }
+            }
+            Err(error) => {
+                made.into_iter().for_each(|weight| backend.drop_weight(weight));
+                return Err(error);
+            }
         }
-        for (weight, values) in factors {
-            backend.write_weight(weight, 0, Plane::Values, 0, bytemuck::cast_slice(&values))?;
-        }
-        loaded.sides.iter_mut().for_each(|placed| placed.side.scale = scale);
         loaded.info.scale = scale;
         self.fill();
         Ok(())
