@@ -101,7 +101,7 @@ test("what does not fit is refused by name, and nothing of it is kept", limit, a
   await refused("/worded/", "not_found", /adapter_config\.json/);
   await refused("/llama/lora_r4/", "invalid_input", /strength/, { strength: 2 });
   await refused("/llama/model.safetensors", "not_found", /adapter_config\.json/);
-  await refused(42, "invalid_input", /adapter/);
+  await refused(42, "invalid_input", /File/);
   env.server.fault = (address) => (address.endsWith("adapter_model.safetensors") ? { truncate: 9000 } : undefined);
   await refused("/llama/lora_r4/", "integrity", /adapter_model/);
   env.server.fault = () => undefined;
