@@ -4,7 +4,8 @@
 //! * floats: element `k` of 16 rows, then element `k + 1`;
 //! * codes of a byte: elements `4q .. 4q + 3` of row 0, of row 1, ..., then the next four;
 //! * codes of half a byte: elements `8o .. 8o + 3` in the lower, `8o + 4 .. 8o + 7` in the upper halves of four bytes a row;
-//! * scales and minima: f32, group `g` of 16 rows, then group `g + 1`.
+//! * after the codes of a group of columns: the 16 rows' scales, then their minima if there are any, in f32. All that a product reads
+//!   of a weight is one stream.
 
 use half::{bf16, f16};
 
@@ -41,13 +42,13 @@ pub enum Codes {
 }
 
 impl Codes {
-    /// Bytes of `cols` elements of 16 rows.
-    fn block_bytes(self, cols: usize) -> usize {
+    /// Elements of each of 16 rows that a line of 64 bytes holds.
+    fn per_line(self) -> usize {
         match self {
-            Codes::F32 => 64 * cols,
-            Codes::F16 | Codes::Bf16 => 32 * cols,
-            Codes::Nibbles => 8 * cols,
-            Codes::Fives | Codes::Sixes | Codes::Wide => 16 * cols,
+            Codes::F32 => 1,
+            Codes::F16 | Codes::Bf16 => 2,
+            Codes::Nibbles => 8,
+            Codes::Fives | Codes::Sixes | Codes::Wide => 4,
         }
     }
 }
@@ -64,9 +65,9 @@ pub struct Packed {
     pub group: usize,
     /// Subtracted from codes.
     pub offset: i32,
-    values: Vec<Line>,
-    scales: Vec<f32>,
-    minima: Vec<f32>,
+    /// Whether groups have minima.
+    pub minima: bool,
+    lines: Vec<Line>,
 }
 
 /// `n` zeros, or an error rather than the end of the process.
@@ -100,9 +101,9 @@ impl Packed {
         };
         let (group, offset) = integers.map_or((1, 0), |integers| (integers.group, integers.offset + up));
         let padded = cols.next_multiple_of(format.group()).next_multiple_of(group);
-        let blocks = rows.div_ceil(ROWS);
-        let lines = blocks.checked_mul(codes.block_bytes(padded).div_ceil(64));
-        let mut packed = Packed { codes, rows, cols: padded, group, offset, values: zeros(lines)?, scales: Vec::new(), minima: Vec::new() };
+        let minima = integers.is_some_and(|integers| integers.minima);
+        let mut packed = Packed { codes, rows, cols: padded, group, offset, minima, lines: Vec::new() };
+        packed.lines = zeros(packed.blocks().checked_mul(packed.block_lines()))?;
         let row_bytes = format.row_bytes(Plane::Values, cols);
         let as_they_are = matches!(format.planes(), Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Q4_1);
         let mut unpacked = vec![0_i8; if as_they_are { 0 } else { padded }];
@@ -117,7 +118,7 @@ impl Packed {
             }
         }
         if let Some(integers) = integers {
-            packed.put_scales(scales, format.row_bytes(Plane::Scales, cols), &integers)?;
+            packed.put_scales(scales, format.row_bytes(Plane::Scales, cols), &integers);
         }
         Ok(packed)
     }
@@ -127,122 +128,106 @@ impl Packed {
         self.rows.div_ceil(ROWS)
     }
 
-    /// The codes of a block.
+    /// A block: groups one after the other.
     pub fn block(&self, block: usize) -> *const u8 {
-        self.bytes()[block * self.block_stride()..].as_ptr()
+        self.lines[block * self.block_lines()..].as_ptr().cast()
     }
 
-    /// Scales of a block: group by group, 16 each.
-    pub fn block_scales(&self, block: usize) -> *const f32 {
-        self.scales[block * self.cols / self.group * ROWS..].as_ptr()
+    /// Lines of a group's codes.
+    pub fn code_lines(&self) -> usize {
+        self.group / self.codes.per_line()
     }
 
-    /// Minima of a block, where there are any.
-    pub fn block_minima(&self, block: usize) -> Option<*const f32> {
-        (!self.minima.is_empty()).then(|| self.minima[block * self.cols / self.group * ROWS..].as_ptr())
+    /// Lines of a group: codes, scales, minima.
+    pub fn group_lines(&self) -> usize {
+        self.code_lines() + 1 + usize::from(self.minima)
     }
 
-    /// Bytes that it takes.
-    pub fn size(&self) -> usize {
-        self.values.len() * 64 + (self.scales.len() + self.minima.len()) * 4
+    fn block_lines(&self) -> usize {
+        match self.group {
+            1 => self.cols.div_ceil(self.codes.per_line()),
+            group => self.cols / group * self.group_lines(),
+        }
     }
 
-    fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.values)
-    }
-
-    fn block_stride(&self) -> usize {
-        self.codes.block_bytes(self.cols).next_multiple_of(64)
-    }
-
-    fn lines_of(&mut self, block: usize) -> &mut [u8] {
-        let stride = self.block_stride();
-        &mut bytemuck::cast_slice_mut::<Line, u8>(&mut self.values)[block * stride..(block + 1) * stride]
+    /// The line that holds element `first` of a block's rows and those after it.
+    fn line(&self, block: usize, first: usize) -> usize {
+        let (per_line, group) = (self.codes.per_line(), self.group);
+        let within = if group == 1 { first / per_line } else { first / group * self.group_lines() + first % group / per_line };
+        block * self.block_lines() + within
     }
 
     /// A row whose plane has the elements as they are kept here, but for their order.
     fn put_row(&mut self, row: usize, source: &[u8]) {
-        let codes = self.codes;
-        let (target, lane) = (self.lines_of(row / ROWS), row % ROWS);
-        match codes {
-            Codes::F16 | Codes::Bf16 => scatter::<2>(source, target, lane),
-            Codes::F32 | Codes::Fives | Codes::Sixes | Codes::Wide => scatter::<4>(source, target, lane),
-            Codes::Nibbles => {
-                for (word, line) in source.chunks_exact(4).zip(target.chunks_exact_mut(64)) {
-                    let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-                    let both = spread(word & 0xffff) | (spread(word >> 16) << 4);
-                    line[4 * lane..4 * lane + 4].copy_from_slice(&both.to_le_bytes());
+        let per_line = self.codes.per_line();
+        for (i, unit) in source.chunks_exact(4).enumerate() {
+            let line = self.line(row / ROWS, i * per_line);
+            let place = &mut self.lines[line].0;
+            match self.codes {
+                // Two halves of a word lie 16 halves apart.
+                Codes::F16 | Codes::Bf16 => {
+                    place[2 * (row % ROWS)..][..2].copy_from_slice(&unit[..2]);
+                    place[32 + 2 * (row % ROWS)..][..2].copy_from_slice(&unit[2..]);
                 }
+                Codes::Nibbles => {
+                    let word = u32::from_le_bytes([unit[0], unit[1], unit[2], unit[3]]);
+                    let both = spread(word & 0xffff) | (spread(word >> 16) << 4);
+                    place[4 * (row % ROWS)..][..4].copy_from_slice(&both.to_le_bytes());
+                }
+                _ => place[4 * (row % ROWS)..][..4].copy_from_slice(unit),
             }
         }
     }
 
     /// A row of codes.
     fn put_codes(&mut self, row: usize, codes: &[i8]) {
-        let nibbles = self.codes == Codes::Nibbles;
-        let (target, lane) = (self.lines_of(row / ROWS), row % ROWS);
-        if !nibbles {
-            return scatter::<4>(bytemuck::cast_slice(codes), target, lane);
-        }
-        for (octet, line) in codes.chunks_exact(8).zip(target.chunks_exact_mut(64)) {
-            for i in 0..4 {
-                line[4 * lane + i] = octet[i] as u8 | (octet[4 + i] as u8) << 4;
+        let per_line = self.codes.per_line();
+        for (i, codes) in codes.chunks_exact(per_line).enumerate() {
+            let line = self.line(row / ROWS, i * per_line);
+            for (j, place) in self.lines[line].0[4 * (row % ROWS)..][..4].iter_mut().enumerate() {
+                *place = codes[j] as u8 | if per_line == 8 { (codes[4 + j] as u8) << 4 } else { 0 };
             }
         }
     }
 
-    fn put_scales(&mut self, scales: &[u8], row_bytes: usize, integers: &Integers) -> Result<()> {
-        let groups = self.cols / self.group;
-        let room = self.blocks().checked_mul(groups * ROWS);
-        self.scales = zeros(room)?;
-        if integers.minima {
-            self.minima = zeros(room)?;
-        }
+    fn put_scales(&mut self, scales: &[u8], row_bytes: usize, integers: &Integers) {
         for (row, source) in scales.chunks_exact(row_bytes).take(self.rows).enumerate() {
-            let first = row / ROWS * groups * ROWS + row % ROWS;
-            for g in 0..groups {
-                let [scale, minimum] = (integers.scale)(source, g);
-                self.scales[first + g * ROWS] = scale;
-                if integers.minima {
-                    self.minima[first + g * ROWS] = minimum;
+            for g in 0..self.cols / self.group {
+                let line = self.line(row / ROWS, g * self.group) + self.code_lines();
+                let numbers = (integers.scale)(source, g);
+                for (i, number) in numbers.iter().enumerate().take(1 + usize::from(self.minima)) {
+                    self.lines[line + i].0[4 * (row % ROWS)..][..4].copy_from_slice(&number.to_le_bytes());
                 }
             }
         }
-        Ok(())
     }
 
     /// Row `row`, unpacked to `out.len()` elements.
     pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
         let (block, lane) = (row / ROWS, row % ROWS);
-        let bytes = &self.bytes()[block * self.block_stride()..];
+        let word = |line: usize| -> [u8; 4] { self.lines[line].0[4 * lane..][..4].try_into().expect("four bytes") };
         let number = |i: usize| {
-            let (quad, within) = (i / 4 * 64 + 4 * lane, i % 4);
+            let line = self.line(block, i);
+            let half = |at: usize| [self.lines[line].0[at], self.lines[line].0[at + 1]];
             match self.codes {
-                Codes::F32 => f32::from_le_bytes(bytes[64 * i + 4 * lane..][..4].try_into().expect("four bytes")),
-                Codes::F16 => f16::from_le_bytes([bytes[32 * i + 2 * lane], bytes[32 * i + 2 * lane + 1]]).to_f32(),
-                Codes::Bf16 => bf16::from_le_bytes([bytes[32 * i + 2 * lane], bytes[32 * i + 2 * lane + 1]]).to_f32(),
-                Codes::Fives | Codes::Sixes | Codes::Wide => f32::from(bytes[quad + within]),
-                Codes::Nibbles => f32::from((bytes[i / 8 * 64 + 4 * lane + within] >> (i / 4 % 2 * 4)) & 15),
+                Codes::F32 => f32::from_le_bytes(word(line)),
+                Codes::F16 => f16::from_le_bytes(half(i % 2 * 32 + 2 * lane)).to_f32(),
+                Codes::Bf16 => bf16::from_le_bytes(half(i % 2 * 32 + 2 * lane)).to_f32(),
+                Codes::Fives | Codes::Sixes | Codes::Wide => f32::from(word(line)[i % 4]),
+                Codes::Nibbles => f32::from((word(line)[i % 4] >> (i / 4 % 2 * 4)) & 15),
             }
         };
         if self.group == 1 {
             return out.iter_mut().enumerate().for_each(|(i, o)| *o = number(i));
         }
-        let groups = self.cols / self.group;
         for (g, chunk) in out.chunks_mut(self.group).enumerate() {
-            let at = (block * groups + g) * ROWS + lane;
-            let (scale, minimum) = (self.scales[at], self.minima.get(at).copied().unwrap_or(0.0));
+            let line = self.line(block, g * self.group) + self.code_lines();
+            let scale = f32::from_le_bytes(word(line));
+            let minimum = if self.minima { f32::from_le_bytes(word(line + 1)) } else { 0.0 };
             for (i, o) in chunk.iter_mut().enumerate() {
                 *o = scale * (number(g * self.group + i) - self.offset as f32) + minimum;
             }
         }
-    }
-}
-
-/// Units of `N` bytes of a row, each to its place among those of 16 rows.
-fn scatter<const N: usize>(source: &[u8], target: &mut [u8], lane: usize) {
-    for (unit, place) in source.chunks_exact(N).zip(target.chunks_exact_mut(N * ROWS)) {
-        place[lane * N..(lane + 1) * N].copy_from_slice(unit);
     }
 }
 

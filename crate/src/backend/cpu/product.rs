@@ -198,9 +198,7 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
         let mut x = [activations.row(row); T];
         unroll!(t in T => x[t] = activations.row(row + t));
         unsafe {
-            let codes = weight.block(block).add(lane * 4);
-            let scales = weight.block_scales(block).add(lane);
-            let minima = weight.block_minima(block).map(|m| m.add(lane));
+            let (mut codes, bytes) = (weight.block(block).add(lane * 4), weight.group_lines() * 64);
             let mut sums = [[S::splat(0.0); V]; T];
             let mut of_group = [S::splat(0.0); V];
             // Beyond the activations there is only padding.
@@ -214,19 +212,22 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
                     };
                     dots[t] = [S::splat_i(-weight.offset * sum); V];
                 });
-                C::dot::<S, V, T, G>(&mut dots, codes.add(g * G / C::LINE * 64), &x, g * G);
-                unroll!(v in V => of_group[v] = S::load(scales.add(g * ROWS + v * S::LANES)));
+                C::dot::<S, V, T, G>(&mut dots, codes, &x, g * G);
+                let scales = codes.add(G / C::LINE * 64).cast::<f32>();
+                unroll!(v in V => of_group[v] = S::load(scales.add(v * S::LANES)));
                 unroll!(t in T => {
                     let a = S::splat(*x[t].scales.add(g * G / GROUP));
                     unroll!(v in V => sums[t][v] = S::mul_add(S::mul(S::to_f(dots[t][v]), of_group[v]), a, sums[t][v]));
                 });
-                if let Some(minima) = minima {
-                    unroll!(v in V => of_group[v] = S::load(minima.add(g * ROWS + v * S::LANES)));
+                if weight.minima {
+                    let minima = scales.add(ROWS);
+                    unroll!(v in V => of_group[v] = S::load(minima.add(v * S::LANES)));
                     unroll!(t in T => {
                         let total = S::splat(if G == 16 { *x[t].half_totals.add(g) } else { *x[t].totals.add(g) });
                         unroll!(v in V => sums[t][v] = S::mul_add(of_group[v], total, sums[t][v]));
                     });
                 }
+                codes = codes.add(bytes);
             }
             sums
         }
