@@ -6,8 +6,8 @@ use super::{adapter, threads};
 use crate::{
     backend::{
         Backend,
+        cpu::{Cpu, CpuOptions},
         gpu::{Gpu, GpuOptions},
-        reference::Reference,
     },
     error::{Error, Result},
 };
@@ -74,7 +74,7 @@ async fn gpu(adapter: Option<adapter::Adapter>, reason: &str) -> Result<(Box<dyn
 
 async fn cpu(threads: Option<usize>, reason: String) -> (Box<dyn Backend>, Chosen) {
     let threads = threads::start(threads).await;
-    let backend = Reference::default();
+    let backend = Cpu::new(CpuOptions { threads: Some(threads.count), ..CpuOptions::default() });
     let chosen = Chosen { device: backend.info().device, reason, threads: threads.count, threads_reason: threads.reason };
     (Box::new(backend), chosen)
 }

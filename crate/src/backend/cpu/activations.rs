@@ -17,6 +17,9 @@ pub struct Activations {
     /// Columns, padded to whole groups.
     cols: usize,
     codes: Vec<i8>,
+    /// |code|, and -1 where a code is negative.
+    magnitudes: Vec<i8>,
+    signs: Vec<i8>,
     scales: Vec<f32>,
     /// Sums of codes, per half group.
     sums: Vec<i32>,
@@ -30,6 +33,10 @@ pub struct Activations {
 pub struct Row {
     /// Codes.
     pub codes: *const i8,
+    /// |code|.
+    pub magnitudes: *const i8,
+    /// -1 where a code is negative, otherwise 0.
+    pub signs: *const i8,
     /// Scale of each group.
     pub scales: *const f32,
     /// Sum of the codes of each half group.
@@ -52,6 +59,8 @@ impl Activations {
             }
         }
         grow(&mut self.codes, n);
+        grow(&mut self.magnitudes, n);
+        grow(&mut self.signs, n);
         grow(&mut self.scales, n / GROUP);
         grow(&mut self.sums, n / HALF);
         grow(&mut self.totals, n / GROUP);
@@ -68,6 +77,8 @@ impl Activations {
         let (at, groups) = (index * self.cols, index * self.cols / GROUP);
         Row {
             codes: self.codes[at..].as_ptr(),
+            magnitudes: self.magnitudes[at..].as_ptr(),
+            signs: self.signs[at..].as_ptr(),
             scales: self.scales[groups..].as_ptr(),
             sums: self.sums[2 * groups..].as_ptr(),
             totals: self.totals[groups..].as_ptr(),
@@ -80,6 +91,8 @@ impl Activations {
         let cols = self.cols;
         let first = Target {
             codes: self.codes.as_mut_ptr(),
+            magnitudes: self.magnitudes.as_mut_ptr(),
+            signs: self.signs.as_mut_ptr(),
             scales: self.scales.as_mut_ptr(),
             sums: self.sums.as_mut_ptr(),
             totals: self.totals.as_mut_ptr(),
@@ -104,6 +117,8 @@ unsafe impl Sync for Writer<'_> {}
 #[derive(Clone, Copy)]
 struct Target {
     codes: *mut i8,
+    magnitudes: *mut i8,
+    signs: *mut i8,
     scales: *mut f32,
     sums: *mut i32,
     totals: *mut f32,
@@ -119,6 +134,8 @@ impl Writer<'_> {
         let row = unsafe {
             Target {
                 codes: self.first.codes.add(at),
+                magnitudes: self.first.magnitudes.add(at),
+                signs: self.first.signs.add(at),
                 scales: self.first.scales.add(groups),
                 sums: self.first.sums.add(2 * groups),
                 totals: self.first.totals.add(groups),
@@ -180,6 +197,11 @@ impl Quantise<'_> {
                 *sum = fold::<S>(total, |a, b| a + b) as i32;
                 *self.row.sums.add(2 * g + half) = *sum;
                 *self.row.half_totals.add(2 * g + half) = scale * *sum as f32;
+            }
+            for i in g * GROUP..(g + 1) * GROUP {
+                let code = *self.row.codes.add(i);
+                *self.row.magnitudes.add(i) = code.abs();
+                *self.row.signs.add(i) = code >> 7;
             }
             *self.row.scales.add(g) = scale;
             *self.row.totals.add(g) = scale * (sums[0] + sums[1]) as f32;

@@ -37,6 +37,8 @@ pub enum Codes {
     Fives,
     /// 0 to 63, in a byte.
     Sixes,
+    /// -127 to 127, in a byte.
+    Signed,
     /// 0 to 255, in a byte.
     Wide,
 }
@@ -48,7 +50,7 @@ impl Codes {
             Codes::F32 => 1,
             Codes::F16 | Codes::Bf16 => 2,
             Codes::Nibbles => 8,
-            Codes::Fives | Codes::Sixes | Codes::Wide => 4,
+            Codes::Fives | Codes::Sixes | Codes::Signed | Codes::Wide => 4,
         }
     }
 }
@@ -87,16 +89,18 @@ impl Packed {
             None if format == Format::F32 => Codes::F32,
             None if format == Format::F16 => Codes::F16,
             None => Codes::Bf16,
-            Some(Integers { largest: 32.., signed: true, .. }) => Codes::Wide,
+            // -128, which no quantiser writes, has no opposite.
+            Some(Integers { largest: 32.., signed: true, .. }) if format == Format::Q8_0 && values.contains(&0x80) => Codes::Wide,
+            Some(Integers { largest: 32.., signed: true, .. }) => Codes::Signed,
             Some(Integers { signed: true, .. }) => Codes::Fives,
             Some(Integers { largest: ..=15, .. }) => Codes::Nibbles,
             Some(Integers { largest: ..=31, .. }) => Codes::Fives,
             Some(_) => Codes::Sixes,
         };
-        // Kernels take codes without sign: signed ones are moved up.
+        // Other kernels take codes without sign: signed ones are moved up.
         let up = match integers {
             Some(Integers { signed: true, .. }) if codes == Codes::Wide => 128,
-            Some(Integers { signed: true, .. }) => 16,
+            Some(Integers { signed: true, .. }) if codes == Codes::Fives => 16,
             _ => 0,
         };
         let (group, offset) = integers.map_or((1, 0), |integers| (integers.group, integers.offset + up));
@@ -213,6 +217,7 @@ impl Packed {
                 Codes::F32 => f32::from_le_bytes(word(line)),
                 Codes::F16 => f16::from_le_bytes(half(i % 2 * 32 + 2 * lane)).to_f32(),
                 Codes::Bf16 => bf16::from_le_bytes(half(i % 2 * 32 + 2 * lane)).to_f32(),
+                Codes::Signed => f32::from(word(line)[i % 4] as i8),
                 Codes::Fives | Codes::Sixes | Codes::Wide => f32::from(word(line)[i % 4]),
                 Codes::Nibbles => f32::from((word(line)[i % 4] >> (i / 4 % 2 * 4)) & 15),
             }

@@ -62,6 +62,7 @@ impl Task for Product<'_> {
                 Codes::Nibbles => self.tiles::<S, Whole<Nibbles, 32>>(),
                 Codes::Fives => self.tiles::<S, Whole<Bytes<31>, 32>>(),
                 Codes::Sixes => self.tiles::<S, Whole<Bytes<63>, 16>>(),
+                Codes::Signed => self.tiles::<S, Whole<Signed, 32>>(),
                 Codes::Wide => self.tiles::<S, Whole<Wide, 32>>(),
                 Codes::F32 => self.tiles::<S, Floats<4>>(),
                 Codes::F16 => self.tiles::<S, Floats<2>>(),
@@ -304,6 +305,40 @@ impl<const LARGEST: i32> Integers for Bytes<LARGEST> {
                     unroll!(v in V => {
                         let w = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
                         unroll!(t in T => sums[t][v] = S::dot(sums[t][v], w, x_quads[t]));
+                    });
+                }
+                unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));
+            }
+        }
+    }
+}
+
+/// -127 to 127: the activation gives its sign to the weight, `w * a = (w * sign(a)) * |a|`.
+struct Signed;
+
+impl Integers for Signed {
+    const LINE: usize = 4;
+
+    #[inline(always)]
+    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
+        dots: &mut [[S::I; V]; T],
+        codes: *const u8,
+        x: &[Row; T],
+        first: usize,
+    ) {
+        let step = simd::quads::<S>(127).min(G / 4);
+        unsafe {
+            let mut x_quads = [[S::load_b(codes); 2]; T];
+            for start in (0..G / 4).step_by(step) {
+                let mut sums = [[S::no_sums(); V]; T];
+                for quad in start..(start + step).min(G / 4) {
+                    unroll!(t in T => {
+                        let at = first + quad * 4;
+                        x_quads[t] = [S::splat_quad(x[t].magnitudes.add(at)), S::splat_quad(x[t].signs.add(at))];
+                    });
+                    unroll!(v in V => {
+                        let w = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
+                        unroll!(t in T => sums[t][v] = S::dot(sums[t][v], x_quads[t][0], S::apply_sign(w, x_quads[t][1])));
                     });
                 }
                 unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));

@@ -128,6 +128,10 @@ unsafe impl Simd for Avx2 {
     unsafe fn high_nibbles(b: Self::B) -> Self::B {
         unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(b), _mm256_set1_epi8(15)) }
     }
+    #[inline(always)]
+    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
+        unsafe { _mm256_sub_epi8(_mm256_xor_si256(w, sign), sign) }
+    }
 
     #[inline(always)]
     unsafe fn no_sums() -> Self::Sums {

@@ -125,6 +125,10 @@ unsafe impl Simd for Avx512 {
     unsafe fn high_nibbles(b: Self::B) -> Self::B {
         unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(b), _mm512_set1_epi8(15)) }
     }
+    #[inline(always)]
+    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
+        unsafe { _mm512_sub_epi8(_mm512_xor_si512(w, sign), sign) }
+    }
 
     #[inline(always)]
     unsafe fn no_sums() -> Self::Sums {

@@ -3,7 +3,7 @@
 //! A kernel is a [`Task`]: generic code over [`Simd`], which [`Level::run`] compiles once per instruction set and calls
 //! for the best one that the machine has.
 //!
-//! Products of bytes: weights are 7-bit (0 to 127; larger ones go in two halves), activations signed 8-bit (-127 to 127), so that
+//! Products of bytes: weights are 7-bit (0 to 127; signed ones give their sign away first, larger ones go in two halves), activations signed 8-bit (-127 to 127), so that
 //! instructions which treat one operand as unsigned (x86), as signed (Arm), or either (relaxed SIMD) agree.
 #![allow(unsafe_code)] // Vector instructions and unchecked loads: the reason this module exists.
 
@@ -112,6 +112,9 @@ pub unsafe trait Simd: Copy {
     unsafe fn low_nibbles(b: Self::B) -> Self::B;
     /// The upper four bits of each byte.
     unsafe fn high_nibbles(b: Self::B) -> Self::B;
+    /// `-w` where `sign` is all ones; `w` is not -128.
+    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B;
+
     /// No sums.
     unsafe fn no_sums() -> Self::Sums;
     /// `sums + u * s`, the four products of a lane added up in one or in several parts; `u` from 0 to 127, `s` signed.

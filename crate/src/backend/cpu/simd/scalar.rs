@@ -123,6 +123,10 @@ unsafe impl Simd for Scalar {
     unsafe fn high_nibbles(b: Self::B) -> Self::B {
         b.map(|lane| lane.map(|v| v >> 4))
     }
+    #[inline(always)]
+    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
+        each(w, sign, |w, sign| each(w, sign, |w, sign| (w ^ sign).wrapping_sub(sign)))
+    }
 
     #[inline(always)]
     unsafe fn no_sums() -> Self::Sums {

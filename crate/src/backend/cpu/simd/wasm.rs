@@ -136,6 +136,10 @@ unsafe impl Simd for Wasm {
     unsafe fn high_nibbles(b: Self::B) -> Self::B {
         v128_and(u16x8_shr(b, 4), u8x16_splat(15))
     }
+    #[inline(always)]
+    unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
+        i8x16_sub(v128_xor(w, sign), sign)
+    }
 
     #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
