@@ -35,7 +35,9 @@ fn cpu_backend() {
     for level in Level::available() {
         for threads in [1, 3] {
             println!("{} on {threads}", level.name());
-            run(&mut Cpu::new(CpuOptions { threads: Some(threads), level: Some(level) }));
+            for coarse in [false, true] {
+                run(&mut Cpu::new(CpuOptions { threads: Some(threads), level: Some(level), coarse }));
+            }
         }
     }
 }

@@ -232,9 +232,9 @@ pub trait Backend {
     /// What this is.
     fn info(&self) -> BackendInfo;
 
-    /// Whether products with quantised weights round activations to 8 bits, see [`crate::ops::matmul::round_activations`].
-    fn rounds_activations(&self) -> bool {
-        false
+    /// How often products with quantised weights round activations to 8 bits, see [`crate::ops::matmul::round_activations`]; 0: not at all.
+    fn roundings(&self) -> usize {
+        0
     }
 
     /// Most bytes of one plane of one segment; the loader splits longer segments by rows.

@@ -170,13 +170,21 @@ pub fn reference(w: &[f32], cols: usize, x: &[f32], bias: Option<&[f32]>, residu
     y
 }
 
-/// Each group of 32 elements of a row as a backend rounds it that multiplies quantised weights with 8-bit activations: `x = scale *
-/// code`, codes -127 to 127, to nearest, ties to even, with the largest magnitude at 127.
-pub fn round_activations(x: &[f32], cols: usize) -> Vec<f32> {
+/// Activations as a backend sees them that multiplies quantised weights with integers: each group of 32 elements of a row is `scale *
+/// code`, codes -127 to 127, to nearest, ties to even, with the largest magnitude at 127; with two `roundings`, what the first one left
+/// is rounded in the same way and added.
+pub fn round_activations(x: &[f32], cols: usize, roundings: usize) -> Vec<f32> {
     let round = |group: &[f32]| -> Vec<f32> {
-        let largest = group.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-        let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
-        group.iter().map(|v| scale * (v * inverse).round_ties_even()).collect()
+        let (mut rest, mut sum) = (group.to_vec(), vec![0.0; group.len()]);
+        for _ in 0..roundings {
+            let largest = rest.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            for (rest, sum) in rest.iter_mut().zip(&mut sum) {
+                let rounded = scale * (*rest * inverse).round_ties_even();
+                (*rest, *sum) = (*rest - rounded, *sum + rounded);
+            }
+        }
+        sum
     };
     x.chunks_exact(cols).flat_map(|row| row.chunks(32).flat_map(round)).collect()
 }
@@ -206,9 +214,9 @@ pub fn rounded_where_quantised(
     product: impl Fn(&[f32]) -> Vec<f32>,
 ) -> Vec<f32> {
     let mut y = product(x);
-    if backend.rounds_activations() {
+    if backend.roundings() > 0 {
         let quantised: Vec<bool> = segments.iter().flat_map(|&(format, rows)| vec![format.is_quantised(); rows]).collect();
-        let rounded = product(&round_activations(x, cols));
+        let rounded = product(&round_activations(x, cols, backend.roundings()));
         (0..y.len()).filter(|i| quantised[row(*i)]).for_each(|i| y[i] = rounded[i]);
     }
     y

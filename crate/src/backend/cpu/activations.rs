@@ -126,12 +126,18 @@ struct Target {
 }
 
 impl Writer<'_> {
-    /// Rounds `x` into row `index`.
-    pub fn quantise(&self, level: Level, index: usize, x: &[f32]) {
-        assert!(index < self.rows && x.len() <= self.cols);
+    /// Rounds `x` into row `index`, and what that leaves into the same row of `rest`, if any.
+    pub fn quantise(&self, level: Level, index: usize, x: &[f32], rest: Option<&Writer<'_>>) {
+        let rest = rest.map(|rest| rest.target(index));
+        assert!(x.len() <= self.cols);
+        level.run(Quantise { x, row: self.target(index), rest, cols: self.cols });
+    }
+
+    fn target(&self, index: usize) -> Target {
+        assert!(index < self.rows);
         let (at, groups) = (index * self.cols, index * self.cols / GROUP);
         // SAFETY: within the buffers, as asserted.
-        let row = unsafe {
+        unsafe {
             Target {
                 codes: self.first.codes.add(at),
                 magnitudes: self.first.magnitudes.add(at),
@@ -141,14 +147,14 @@ impl Writer<'_> {
                 totals: self.first.totals.add(groups),
                 half_totals: self.first.half_totals.add(2 * groups),
             }
-        };
-        level.run(Quantise { x, row, cols: self.cols });
+        }
     }
 }
 
 struct Quantise<'a> {
     x: &'a [f32],
     row: Target,
+    rest: Option<Target>,
     cols: usize,
 }
 
@@ -159,24 +165,25 @@ impl Task for Quantise<'_> {
     unsafe fn run<S: Simd>(self) {
         let whole = self.x.len() / GROUP;
         for g in 0..self.cols / GROUP {
+            let mut group = [0.0_f32; GROUP];
+            let have = if g < whole { GROUP } else { self.x.len() - g * GROUP };
+            group[..have].copy_from_slice(&self.x[g * GROUP..][..have]);
             unsafe {
-                if g < whole {
-                    self.group::<S>(g, self.x.as_ptr().add(g * GROUP));
-                } else {
-                    let mut padded = [0.0_f32; GROUP];
-                    let rest = &self.x[g * GROUP..];
-                    padded[..rest.len()].copy_from_slice(rest);
-                    self.group::<S>(g, padded.as_ptr());
+                self.row.put::<S>(g, &mut group);
+                if let Some(rest) = self.rest {
+                    rest.put::<S>(g, &mut group);
                 }
             }
         }
     }
 }
 
-impl Quantise<'_> {
+impl Target {
+    /// Rounds a group; leaves in it what rounding took away.
     #[inline(always)]
-    unsafe fn group<S: Simd>(&self, g: usize, x: *const f32) {
+    unsafe fn put<S: Simd>(&self, g: usize, group: &mut [f32; GROUP]) {
         unsafe {
+            let x = group.as_mut_ptr();
             let mut largest = S::splat(0.0);
             for i in (0..GROUP).step_by(S::LANES) {
                 largest = S::max(S::abs(S::load(x.add(i))), largest);
@@ -184,27 +191,29 @@ impl Quantise<'_> {
             let largest = fold::<S>(largest, f32::max);
             let scale = largest / 127.0;
             let inverse = S::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-            let codes = self.row.codes.add(g * GROUP);
+            let codes = self.codes.add(g * GROUP);
             let mut sums = [0; 2];
             for (half, sum) in sums.iter_mut().enumerate() {
                 let mut total = S::splat(0.0);
                 for i in (half * HALF..(half + 1) * HALF).step_by(S::LANES) {
-                    let code = S::round(S::mul(S::load(x.add(i)), inverse));
+                    let value = S::load(x.add(i));
+                    let code = S::round(S::mul(value, inverse));
                     S::store_i8(codes.add(i), code);
+                    S::store(x.add(i), S::sub(value, S::mul(code, S::splat(scale))));
                     total = S::add(total, code);
                 }
                 // Whole numbers: exact in any order.
                 *sum = fold::<S>(total, |a, b| a + b) as i32;
-                *self.row.sums.add(2 * g + half) = *sum;
-                *self.row.half_totals.add(2 * g + half) = scale * *sum as f32;
+                *self.sums.add(2 * g + half) = *sum;
+                *self.half_totals.add(2 * g + half) = scale * *sum as f32;
             }
             for i in g * GROUP..(g + 1) * GROUP {
-                let code = *self.row.codes.add(i);
-                *self.row.magnitudes.add(i) = code.abs();
-                *self.row.signs.add(i) = code >> 7;
+                let code = *self.codes.add(i);
+                *self.magnitudes.add(i) = code.abs();
+                *self.signs.add(i) = code >> 7;
             }
-            *self.row.scales.add(g) = scale;
-            *self.row.totals.add(g) = scale * (sums[0] + sums[1]) as f32;
+            *self.scales.add(g) = scale;
+            *self.totals.add(g) = scale * (sums[0] + sums[1]) as f32;
         }
     }
 }

@@ -17,8 +17,8 @@ impl Backend for Cpu {
         BackendInfo { name: "cpu", device, software: false }
     }
 
-    fn rounds_activations(&self) -> bool {
-        true
+    fn roundings(&self) -> usize {
+        1 + usize::from(self.rounded.fine.is_some())
     }
 
     fn max_plane_bytes(&self) -> usize {
@@ -282,15 +282,15 @@ impl Backend for Cpu {
 
     fn expert_matmul(&mut self, weight: Weight, x: Tensor, routes: Routes, bias: Option<Weight>) -> Tensor {
         let (x, ids) = (self.host.view(x), self.host.view(routes.ids));
-        let (mut activations, mut normed) = (std::mem::take(&mut self.activations), std::mem::take(&mut self.normed));
-        self.host.prepare(&self.pool, weight, x, None, &mut activations, &mut normed);
+        let (mut rounded, mut normed) = (std::mem::take(&mut self.rounded), std::mem::take(&mut self.normed));
+        self.host.prepare(&self.pool, weight, x, None, &mut rounded, &mut normed);
         let out = self.host.matrix(weight).rows() / routes.experts;
         let y = self.produce(ids.rows * ids.cols, out, |host, pool, y| {
             let output =
                 Output { y: y.as_mut_ptr(), stride: out, first: 0, bias: bias.map(|b| host.matrix(b).vector().as_ptr()), residual: None };
-            host.multiply_experts(pool, weight, x, ids, &activations, output);
+            host.multiply_experts(pool, weight, x, ids, &rounded, output);
         });
-        (self.activations, self.normed) = (activations, normed);
+        (self.rounded, self.normed) = (rounded, normed);
         y
     }
 
@@ -378,8 +378,8 @@ impl Cpu {
     fn product(&mut self, weight: Weight, x: Tensor, norm: Norm, bias: Option<Weight>, residual: Option<Tensor>) -> Tensor {
         let x = self.host.view(x);
         assert_eq!(x.cols, self.host.matrix(weight).cols, "columns of x and weight");
-        let (mut activations, mut normed) = (std::mem::take(&mut self.activations), std::mem::take(&mut self.normed));
-        self.host.prepare(&self.pool, weight, x, norm, &mut activations, &mut normed);
+        let (mut rounded, mut normed) = (std::mem::take(&mut self.rounded), std::mem::take(&mut self.normed));
+        self.host.prepare(&self.pool, weight, x, norm, &mut rounded, &mut normed);
         let residual = residual.map(|r| self.host.view(r));
         let out = self.host.matrix(weight).rows();
         let y = self.produce(x.rows, out, |host, pool, y| {
@@ -391,9 +391,9 @@ impl Cpu {
                 bias: bias.map(|b| host.matrix(b).vector().as_ptr()),
                 residual: residual.map(|r| (host.data(r).as_ptr(), r.stride)),
             };
-            host.multiply(pool, weight, x.rows, &activations, (floats.as_ptr(), stride), output);
+            host.multiply(pool, weight, x.rows, &rounded, (floats.as_ptr(), stride), output);
         });
-        (self.activations, self.normed) = (activations, normed);
+        (self.rounded, self.normed) = (rounded, normed);
         y
     }
 }

@@ -1,5 +1,5 @@
-//! The processor: SIMD kernels on threads. Quantised weights are multiplied with activations rounded to 8 bits; float weights with
-//! f32. Every operation runs at once.
+//! The processor: SIMD kernels on threads. Quantised weights are multiplied with activations rounded to 8 bits and, unless that is
+//! enough, with what rounding left, rounded again; float weights with f32. Every operation runs at once.
 //!
 //! * [`simd`]: the vector operations, per instruction set; kernels are written once over them;
 //! * [`pack`]: weights as kernels read them; `product.rs` and `activations.rs` multiply with them;
@@ -38,7 +38,7 @@ pub struct Cpu {
     pool: Pool,
     host: Host,
     sampled: VecDeque<Option<u32>>,
-    activations: Activations,
+    rounded: multiply::Rounded,
     /// Rows after a norm, for a product.
     normed: Vec<f32>,
     /// Working memory of attention, one per thread or part.
@@ -61,6 +61,9 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// The instruction set; by default the best.
     pub level: Option<Level>,
+    /// Round activations for quantised weights once, to 8 bits, rather than also what that leaves: nearly twice as fast, and as close to
+    /// the model's answer as other engines of this kind.
+    pub coarse: bool,
 }
 
 /// `cos` and `sin` of every pair at each position so far: `[position][2][pairs]`.
@@ -114,7 +117,7 @@ impl Cpu {
             pool: Pool::new(threads),
             host: Host { level, weights: Vec::new(), ropes: Vec::new(), sessions: Vec::new(), step: Step::default() },
             sampled: VecDeque::new(),
-            activations: Activations::default(),
+            rounded: multiply::Rounded { fine: (!options.coarse).then(Activations::default), ..multiply::Rounded::default() },
             normed: Vec::new(),
             scratch: Vec::new(),
         }

@@ -13,6 +13,14 @@ use super::{
 };
 use crate::backend::Weight;
 
+/// Activations for quantised weights: rounded to 8 bits, and what that left, rounded again.
+#[derive(Default)]
+pub struct Rounded {
+    pub coarse: Activations,
+    /// None where 8 bits are enough.
+    pub fine: Option<Activations>,
+}
+
 /// A norm before a product: its weight, and what keeps it from dividing by 0.
 pub type Norm = Option<(Weight, f32)>;
 
@@ -34,15 +42,18 @@ unsafe impl Sync for Shared {}
 
 impl Host {
     /// Norms the rows of `x` and rounds them, as the weight needs.
-    pub fn prepare(&self, pool: &Pool, weight: Weight, x: View, norm: Norm, activations: &mut Activations, normed: &mut Vec<f32>) {
+    pub fn prepare(&self, pool: &Pool, weight: Weight, x: View, norm: Norm, rounded: &mut Rounded, normed: &mut Vec<f32>) {
         let rounds = self.matrix(weight).packed().any(|packed| packed.group > 1);
         if rounds {
-            activations.resize(x.rows, x.cols);
+            rounded.coarse.resize(x.rows, x.cols);
+            if let Some(fine) = &mut rounded.fine {
+                fine.resize(x.rows, x.cols);
+            }
         }
         if norm.is_some() && normed.len() < x.rows * x.cols {
             normed.resize(x.rows * x.cols, 0.0);
         }
-        let (rounded, shared) = (activations.writer(), Parts::new(normed));
+        let (coarse, fine, shared) = (rounded.coarse.writer(), rounded.fine.as_mut().map(Activations::writer), Parts::new(normed));
         each_row(pool, x.rows, x.cols, |row| {
             let mut floats = self.row(x, row);
             if let Some((norm, eps)) = norm {
@@ -52,21 +63,13 @@ impl Host {
                 floats = out;
             }
             if rounds {
-                rounded.quantise(self.level, row, floats);
+                coarse.quantise(self.level, row, floats, fine.as_ref());
             }
         });
     }
 
     /// The product of prepared rows, blocks of weight rows shared out among threads.
-    pub fn multiply(
-        &self,
-        pool: &Pool,
-        weight: Weight,
-        rows: usize,
-        activations: &Activations,
-        floats: (*const f32, usize),
-        output: Output,
-    ) {
+    pub fn multiply(&self, pool: &Pool, weight: Weight, rows: usize, rounded: &Rounded, floats: (*const f32, usize), output: Output) {
         let total: usize = self.matrix(weight).packed().map(|p| p.blocks()).sum();
         let chunk = (total / (pool.threads() * 6)).clamp(1, 16);
         let job = Shared { output, floats };
@@ -78,11 +81,12 @@ impl Host {
                 if from < to {
                     let input = match packed.group {
                         1 => Input::Floats(floats.0, floats.1),
-                        _ => Input::Rounded(activations),
+                        _ => Input::Rounded(&rounded.coarse),
                     };
                     let output = Output { first, ..output };
                     let (blocks, wanted) = (from - start..to - start, 0..packed.rows);
-                    self.level.run(Product { weight: packed, blocks, input, rows: 0..rows, from: 0, wanted, output });
+                    let product = Product { weight: packed, blocks, input, rows: 0..rows, from: 0, wanted, output };
+                    self.both(product, rounded);
                 }
                 start += packed.blocks();
                 first += packed.rows;
@@ -90,8 +94,24 @@ impl Host {
         });
     }
 
+    /// A product, and that with what rounding left, added to it.
+    fn both(&self, product: Product<'_>, rounded: &Rounded) {
+        let rest = match (&rounded.fine, product.weight.group) {
+            (Some(fine), 2..) => {
+                let Output { y, stride, .. } = product.output;
+                let output = Output { bias: None, residual: Some((y.cast_const(), stride)), ..product.output };
+                Some(Product { input: Input::Rounded(fine), output, ..product.clone() })
+            }
+            _ => None,
+        };
+        self.level.run(product);
+        if let Some(rest) = rest {
+            self.level.run(rest);
+        }
+    }
+
     /// Each route's row times its expert's rows; experts' blocks are shared out, all routes of a block together.
-    pub fn multiply_experts(&self, pool: &Pool, weight: Weight, x: View, ids: View, activations: &Activations, output: Output) {
+    pub fn multiply_experts(&self, pool: &Pool, weight: Weight, x: View, ids: View, rounded: &Rounded, output: Output) {
         let out = output.stride;
         let routes: Vec<usize> = (0..ids.rows).flat_map(|row| self.row(ids, row)).map(|id| *id as usize).collect();
         let share = routes.len() / x.rows;
@@ -113,7 +133,7 @@ impl Host {
                     if from < to && block * ROWS < to - start {
                         let input = match packed.group {
                             1 => Input::Floats(floats.0, floats.1),
-                            _ => Input::Rounded(activations),
+                            _ => Input::Rounded(&rounded.coarse),
                         };
                         // SAFETY: the bias has an element for each row of all experts.
                         let bias = output.bias.map(|bias| unsafe { bias.add(expert * out) });
@@ -121,7 +141,7 @@ impl Host {
                         for (route, _) in routes.iter().enumerate().filter(|(_, id)| **id == expert) {
                             let (blocks, wanted) = (block..block + 1, from - start..to - start);
                             let (rows, from) = (route..route + 1, route / share);
-                            self.level.run(Product { weight: packed, blocks, input, rows, from, wanted, output });
+                            self.both(Product { weight: packed, blocks, input, rows, from, wanted, output }, rounded);
                         }
                     }
                     start += packed.rows;

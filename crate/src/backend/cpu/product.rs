@@ -34,6 +34,7 @@ pub struct Output {
 }
 
 /// Blocks of a weight times rows of activations.
+#[derive(Clone)]
 pub struct Product<'a> {
     /// The weight.
     pub weight: &'a Packed,
