@@ -16,9 +16,10 @@ use crate::{
         cpu::{Cpu, CpuOptions, pool::Pool, simd::Level},
         gpu::{Gpu, GpuOptions},
     },
+    engine::{LoadOptions, Model},
     error::{Error, Result},
     ops::{check, kernel, matmul::Variant},
-    weights::download::Clock,
+    weights::{download::Clock, files::Memory, safetensors},
 };
 
 /// All cases.
@@ -54,7 +55,7 @@ pub async fn check_ops(emulated: bool, matmul: Option<String>) -> Result<JsValue
 #[wasm_bindgen]
 pub async fn check_cpu(wanted: usize, plain: bool) -> Result<JsValue, JsValue> {
     let threads = Some(threads::start(Some(wanted)).await.count);
-    let mut cpu = Cpu::new(CpuOptions { threads, level: plain.then_some(Level::Scalar) });
+    let mut cpu = Cpu::new(CpuOptions { threads, level: plain.then_some(Level::Scalar), ..CpuOptions::default() });
     to_js(&all(&mut cpu).await.map_err(|e| error(&e))?)
 }
 
@@ -71,6 +72,36 @@ async fn on_gpu(emulated: bool, matmul: Option<String>) -> Result<Outcomes> {
 async fn all(backend: &mut dyn Backend) -> Result<Outcomes> {
     let cases = check::all(backend).await?.into_iter().map(|outcome| Checked { nmse: outcome.nmse(), name: outcome.name });
     Ok(Outcomes { device: backend.info().device, limit: check::NMSE, cases: cases.collect() })
+}
+
+/// Logits of every position of `tokens` by the checkpoint whose files are `[[name, bytes], ...]`, on `cpu` or `webgpu`.
+#[wasm_bindgen]
+pub async fn check_logits(files: js_sys::Array, tokens: Vec<u32>, on: String) -> Result<js_sys::Float32Array, JsValue> {
+    let mut memory = Memory::default();
+    for file in files.iter() {
+        let pair: js_sys::Array = file.into();
+        let name = pair.get(0).as_string().unwrap_or_default();
+        memory.files.insert(name, js_sys::Uint8Array::new(&pair.get(1)).to_vec());
+    }
+    let logits = logits(memory, &tokens, on == "webgpu").await.map_err(|e| error(&e))?;
+    Ok(js_sys::Float32Array::from(logits.as_slice()))
+}
+
+async fn logits(memory: Memory, tokens: &[u32], on_gpu: bool) -> Result<Vec<f32>> {
+    let listing = memory.listing();
+    let checkpoint = safetensors::open(Box::new(memory), &listing).await?;
+    let backend: Box<dyn Backend> = match on_gpu {
+        true => Box::new(Gpu::new(GpuOptions::default()).await?),
+        false => Box::new(Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() })),
+    };
+    let mut model = Model::load(&checkpoint, backend, LoadOptions::default(), &mut |_, _| {}).await?;
+    let mut all = Vec::new();
+    let each = |_, rows: &[f32]| {
+        all.extend_from_slice(rows);
+        Ok(())
+    };
+    model.logits(tokens, each).await?;
+    Ok(all)
 }
 
 /// Every kernel: `[{ name, source }]`.

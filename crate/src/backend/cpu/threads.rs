@@ -58,7 +58,9 @@ mod wasm {
             let mut helpers = TASK.wait_while(lock(&HELPERS), |helpers| helpers.tasks.is_empty()).unwrap_or_else(|e| e.into_inner());
             let task = helpers.tasks.pop();
             drop(helpers);
-            task.map(|task| task());
+            if let Some(task) = task {
+                task();
+            }
         }
     }
 
