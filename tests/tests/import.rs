@@ -463,6 +463,7 @@ fn a_persons_own_gguf_and_package() {
     assert_eq!(world.load_source(&source).unwrap(), copy);
     let world = World { quantize: Some(Quantize::Q4), ..world };
     assert_eq!(world.load_source(&source).unwrap_err().code(), "invalid_input");
+    assert_eq!(world.load(&format!("store:{}", copy.id)).unwrap_err().code(), "invalid_input");
 }
 
 #[test]

@@ -128,6 +128,9 @@ impl<'a> Acquire<'a> {
     /// The record of the model at `source`, if it is stored whole. The network is asked nothing.
     pub async fn stored(&self, source: &Source, quantize: Option<Quantize>) -> Result<Option<Record>> {
         if let Some(id) = &source.stored {
+            if let Some(quantize) = quantize.filter(|quantize| *quantize != Quantize::Keep) {
+                return Err(Error::InvalidInput(format!("quantize {:?}: a stored model is loaded as it is", quantize.name())));
+            }
             let found = store::find_complete(self.storage, id).await?;
             return found.map(Some).ok_or_else(|| Error::NotFound(format!("no stored model has the id {id:?}")));
         }

@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 pub(super) async fn stored(acquire: &Acquire<'_>, source: &Source, quantize: Quantize) -> Result<Option<Record>> {
     let Some(listing) = &source.local else { return Ok(None) };
     if listing.contains_key(MANIFEST) {
+        if quantize != Quantize::Keep {
+            return Ok(None); // a package is as it is: refused when it is read
+        }
         let manifest = acquire.downloader().find_manifest(&source.base()).await?;
         let manifest = manifest.ok_or_else(|| Error::NotFound(MANIFEST.into()))?;
         return store::find_complete(acquire.storage, &package_id(&manifest)).await;
