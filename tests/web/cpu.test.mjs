@@ -72,10 +72,10 @@ function suite(options) {
     });
 
     // Where memory cannot be shared, "two threads" are one.
-    for (const [count, plain] of [[1, false], [2, false], [1, true]].slice(0, options.isolated ? 3 : 1)) {
-      test(`${build}: op cases, ${plain ? "plain loops" : "SIMD"}, ${count} ${count === 1 ? "thread" : "threads"}`, limit, async () => {
-        const { device, limit, cases } = await page.evaluate((args) => check("check_cpu", ...args), [count, plain]);
-        assert.match(device, new RegExp(`${plain ? "scalar" : build === "simd128" ? "simd128" : "relaxed"}.*${count} thread`, "i"));
+    for (const [count, coarse] of [[1, false], [2, false], [1, true]].slice(0, options.isolated ? 3 : 1)) {
+      test(`${build}: op cases, activations rounded ${coarse ? "once" : "twice"}, ${count} ${count === 1 ? "thread" : "threads"}`, limit, async () => {
+        const { device, limit, cases } = await page.evaluate((args) => check("check_cpu", ...args), [count, coarse]);
+        assert.match(device, new RegExp(`${build === "simd128" ? "simd128" : "relaxed"}.*${count} thread`, "i"));
         assert(cases.length > 100 && limit > 0 && limit < 1e-9, `${cases.length} cases`);
         assert.deepEqual(cases.filter(({ nmse }) => !(nmse <= limit)), []);
       });

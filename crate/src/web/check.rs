@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backend::{
         Backend,
-        cpu::{Cpu, CpuOptions, pool::Pool, simd::Level},
+        cpu::{Cpu, CpuOptions, pool::Pool},
         gpu::{Gpu, GpuOptions},
     },
     engine::{LoadOptions, Model},
@@ -51,11 +51,11 @@ pub async fn check_ops(emulated: bool, matmul: Option<String>) -> Result<JsValue
     to_js(&on_gpu(emulated, matmul).await.map_err(|e| error(&e))?)
 }
 
-/// Runs all cases on the processor with `wanted` threads, by plain loops or by SIMD; gives the same.
+/// Runs all cases on the processor with `wanted` threads, activations rounded once if `coarse`; gives the same.
 #[wasm_bindgen]
-pub async fn check_cpu(wanted: usize, plain: bool) -> Result<JsValue, JsValue> {
+pub async fn check_cpu(wanted: usize, coarse: bool) -> Result<JsValue, JsValue> {
     let threads = Some(threads::start(Some(wanted)).await.count);
-    let mut cpu = Cpu::new(CpuOptions { threads, level: plain.then_some(Level::Scalar), ..CpuOptions::default() });
+    let mut cpu = Cpu::new(CpuOptions { threads, coarse, ..CpuOptions::default() });
     to_js(&all(&mut cpu).await.map_err(|e| error(&e))?)
 }
 

@@ -11,6 +11,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(not(target_arch = "wasm32"))]
 mod scalar;
 #[cfg(target_arch = "wasm32")]
 mod wasm;
@@ -162,7 +163,8 @@ pub trait Task {
 /// An instruction set that this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// Plain Rust.
+    /// Plain Rust; in wasm everybody has SIMD.
+    #[cfg(not(target_arch = "wasm32"))]
     Scalar,
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
@@ -192,7 +194,7 @@ impl Level {
     /// What this machine has, the best first.
     #[cfg(target_arch = "wasm32")]
     pub fn available() -> Vec<Level> {
-        vec![Level::Wasm, Level::Scalar]
+        vec![Level::Wasm]
     }
 
     /// What this machine has, the best first.
@@ -204,6 +206,7 @@ impl Level {
     /// Its name, for people.
     pub fn name(self) -> &'static str {
         match self {
+            #[cfg(not(target_arch = "wasm32"))]
             Level::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "AVX2",
@@ -220,6 +223,7 @@ impl Level {
         // SAFETY: `available` gives a level only where the machine has it.
         unsafe {
             match self {
+                #[cfg(not(target_arch = "wasm32"))]
                 Level::Scalar => task.run::<scalar::Scalar>(),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => avx2::run(task),
