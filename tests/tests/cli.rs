@@ -185,7 +185,7 @@ fn adapters_act() {
 #[test]
 fn bench_measures() {
     let said = succeed(&["bench", text(&checkpoint()), "--prompt", "8", "--generate", "4", "--depth", "4"]);
-    assert_eq!(said["backend"], "reference");
+    assert_eq!(said["backend"], "cpu");
     for key in ["prefill_tok_s", "decode_tok_s", "load_ms", "ttft_ms"] {
         assert!(said[key].as_f64().is_some_and(|v| v > 0.0 && v.is_finite()), "{key}: {said}");
     }
