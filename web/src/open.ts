@@ -22,7 +22,8 @@ function label(chosen: readonly File[]): string {
 }
 
 /** The files that lie directly in a dropped folder; dropped files are themselves. */
-async function contents(entry: FileSystemEntry): Promise<File[]> {
+async function contents(entry: FileSystemEntry | File): Promise<File[]> {
+  if (entry instanceof File) return [entry];
   const file = (entry: FileSystemEntry) => new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
   if (entry.isFile) return [await file(entry)];
   const reader = (entry as FileSystemDirectoryEntry).createReader();
@@ -74,7 +75,9 @@ export function startOpen(onOpen: (opened: Opened) => void, onError: (error: unk
   document.addEventListener("drop", async (event) => {
     over(-depth, event);
     if (!event.defaultPrevented) return;
-    const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
+    const items = [...(event.dataTransfer?.items ?? [])];
+    // What was not dragged from a disk has no entry.
+    const entries = items.map((item) => item.webkitGetAsEntry() ?? item.getAsFile()).filter((entry) => entry !== null);
     try {
       const chosen = (await Promise.all(entries.map(contents))).flat();
       openFiles(chosen, entries.length === 1 ? entries[0]?.name : undefined);
