@@ -39,7 +39,9 @@ test("a wrong byte", () => withFault(onShard({ flip: shard.size - 1 }), "integri
 test("a truncated shard", () => withFault(onShard({ truncate: shard.size - 100 }), "integrity", /cut short|expected/));
 test("a missing shard", () => withFault(onShard({ status: 404 }), "not_found", /safetensors/));
 test("a server error", () => withFault(onShard({ status: 500 }), "network", /500/));
-test("a missing manifest", () => withFault((address) => (address.endsWith("openweights.json") ? { status: 404 } : undefined), "not_found", /openweights\.json/));
+// Without its manifest a package may still be a checkpoint.
+const neither = (address) => (/(openweights|config)\.json$/.test(address) ? { status: 404 } : undefined);
+test("neither a manifest nor a configuration", () => withFault(neither, "not_found", /openweights\.json/));
 
 test("a manifest of a newer version", async () => {
   const page = await apiPage(env);
