@@ -189,7 +189,7 @@ pub fn round_activations(x: &[f32], cols: usize, roundings: usize) -> Vec<f32> {
     x.chunks_exact(cols).flat_map(|row| row.chunks(32).flat_map(round)).collect()
 }
 
-/// What `backend` should give: [`reference`], with activations rounded for quantised segments where it rounds them.
+/// What `backend` should give: [`reference()`], with activations rounded for quantised segments where it rounds them.
 pub fn expected(
     backend: &dyn Backend,
     segments: &[(Format, usize)],

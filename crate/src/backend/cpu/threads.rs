@@ -1,5 +1,5 @@
 //! Where a pool's threads come from. Natively from the operating system. A wasm module cannot make any: JavaScript starts
-//! workers on the same module and memory beforehand, each calls [`help`], and they run the tasks of one pool after the other.
+//! workers on the same module and memory beforehand, each calls `help`, and they run the tasks of one pool after the other.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) use native::{Thread, spawn};
