@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     adapters::{AdapterInfo, Adapters},
-    backend::{Backend, BackendInfo, Input, Sampling, Session, SessionSpec, Tensor},
+    backend::{Backend, BackendInfo, Input, SPARE, Sampling, Session, SessionSpec, Tensor},
     card::Card,
     error::{Error, Result},
     generate::{Generation, Params},
@@ -265,6 +265,11 @@ impl Model {
         let unfiltered = sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0;
         let stays = (sampling.temperature <= 0.0 || unfiltered) && self.info.vocab_size <= MOST_LOGITS;
         if stays && self.info.backend.name == "gpu" && !self.info.backend.software { 3 } else { 1 }
+    }
+
+    /// Tokens that a step may process and the session forget again.
+    pub(crate) fn undoes(&self) -> usize {
+        if self.network.convs().is_empty() { usize::MAX } else { SPARE }
     }
 
     /// Records and submits a step; returns its logits.

@@ -13,7 +13,7 @@
 //!
 //! Tensors are row-major f32 `[rows, cols]`; rows are tokens.
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{FutureExt, LocalBoxFuture};
 
 use crate::{
     error::Result,
@@ -23,6 +23,7 @@ use crate::{
 pub mod cpu;
 pub mod gpu;
 pub mod reference;
+pub mod snapshot;
 
 /// A weight matrix `[rows, cols]` = `[out, in]`, or a vector as one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,6 +91,11 @@ pub struct ConvSpec {
 pub const SPARE: usize = 4;
 
 impl ConvSpec {
+    /// Rows before `position` that an output there sees.
+    pub fn seen(&self, position: usize) -> usize {
+        position.min(self.taps - 1)
+    }
+
     /// Rows that a state keeps: what the next output sees, and the spare ones. Position `p` is in row `p % slots`.
     pub fn slots(&self) -> usize {
         self.taps - 1 + SPARE
@@ -115,6 +121,11 @@ impl SessionSpec {
     pub fn back_to(&self, position: usize, most: usize) -> usize {
         let held = |conv: &ConvSpec| (position + 1).saturating_sub(conv.taps) + conv.slots() >= most;
         if self.convs.iter().all(held) { position } else { 0 }
+    }
+
+    /// What counts as most tokens ever held where a session begins at `position`, with no row of a convolution to spare.
+    pub fn most_at(&self, position: usize) -> usize {
+        if self.convs.is_empty() { position } else { position + SPARE }
     }
 }
 
@@ -228,7 +239,7 @@ impl Default for Sampling {
 }
 
 /// Hardware that runs models.
-pub trait Backend {
+pub trait Backend: snapshot::Snapshot {
     /// What this is.
     fn info(&self) -> BackendInfo;
 
@@ -363,6 +374,23 @@ pub trait Backend {
 
     /// A tensor of the step just ended, row by row.
     fn read(&mut self, tensor: Tensor) -> LocalBoxFuture<'static, Result<Vec<f32>>>;
+
+    /// The token that `sampling`, which has no penalties, chooses from each row's `vocab` logits in the step just ended, the first of them
+    /// for position `first`; none where no logit is a number.
+    fn choose(
+        &mut self,
+        logits: Tensor,
+        vocab: usize,
+        sampling: &Sampling,
+        first: usize,
+    ) -> LocalBoxFuture<'static, Result<Vec<Option<u32>>>> {
+        let (rows, sampling, counts) = (self.read(logits), *sampling, vec![0; vocab]);
+        let choose = move |(row, position): (&[f32], u32)| {
+            let number = row.iter().any(|logit| logit.is_finite());
+            number.then(|| crate::ops::sample::reference(row, &counts, &sampling, position))
+        };
+        async move { Ok(rows.await?.chunks_exact(vocab).zip(first as u32..).map(choose).collect()) }.boxed_local()
+    }
 
     /// The token chosen by the oldest step that sampled and was not yet asked for. `None`: the sampler's candidates do not hold
     /// the nucleus; read the logits, choose with [`crate::ops::sample::reference`] and call [`Backend::set_sampled`]. The

@@ -16,6 +16,7 @@ use crate::{
 use matrix::Matrix;
 
 mod matrix;
+mod snapshot;
 
 /// The reference backend.
 #[derive(Default)]

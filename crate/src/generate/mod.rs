@@ -1,4 +1,5 @@
-//! Generation: prefill in chunks, decode token by token, stop.
+//! Generation: prefill in chunks, decode token by token, stop. Where guesses at the next tokens are mostly right, a step checks several
+//! of them ([`Speculation`]).
 //!
 //! [`Generation::next`] does one piece of work (a chunk of the prompt, or a token) so that whoever drives it can show
 //! progress and stop between any two.
@@ -16,6 +17,10 @@ use crate::{
     ops,
     text::{StopStrings, TextStream},
 };
+use draft::Drafter;
+
+mod draft;
+mod verify;
 
 /// What to generate, and when to stop.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,11 +35,36 @@ pub struct Params {
     pub ignore_eos: bool,
     /// Keep the keys and values of the longest prefix shared with the previous request.
     pub reuse_prefix: bool,
+    /// Whether steps check guesses.
+    pub speculation: Speculation,
+    /// What the answer is expected to be like: more to copy guesses from.
+    pub prediction: Vec<u32>,
+}
+
+/// Whether steps check guesses at what follows, copied from prompt and answer. Tokens are those that they would be without; requests
+/// with penalties never do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Speculation {
+    /// No.
+    Off,
+    /// On the processor, while it is faster than not to. On a GPU several steps are in flight instead.
+    #[default]
+    Auto,
+    /// Whenever there is a guess, faster or not: for tests.
+    Always,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Params { sampling: Sampling::default(), max_tokens: None, stop: Vec::new(), ignore_eos: false, reuse_prefix: true }
+        Params {
+            sampling: Sampling::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            ignore_eos: false,
+            reuse_prefix: true,
+            speculation: Speculation::Auto,
+            prediction: Vec::new(),
+        }
     }
 }
 
@@ -57,6 +87,10 @@ pub struct Usage {
     pub reused_tokens: usize,
     /// Tokens of the answer, end token included.
     pub completion_tokens: usize,
+    /// Guesses that steps have checked, see [`Speculation`].
+    pub drafted_tokens: usize,
+    /// Of those, right ones.
+    pub accepted_tokens: usize,
     /// From the start to the first token, milliseconds.
     pub prefill_ms: f64,
     /// From the first token to the last, milliseconds.
@@ -98,6 +132,10 @@ pub struct Generation {
     prefilled: usize,
     in_flight: VecDeque<(LocalBoxFuture<'static, Result<Option<u32>>>, Tensor)>,
     submitted: usize,
+    /// What makes guesses, where there are any.
+    drafter: Option<Drafter>,
+    /// Tokens of the answer that a step has found and [`Generation::next`] has not given out yet.
+    verified: VecDeque<u32>,
     limit: usize,
     text: Option<TextStream>,
     stops: Option<StopStrings>,
@@ -130,6 +168,8 @@ impl Generation {
             stops: Some(StopStrings::new(params.stop.clone())?),
             usage: Usage { prompt_tokens: prompt.len(), reused_tokens: reused, ..Usage::default() },
             prefilled: reused,
+            drafter: verify::drafter(model, &prompt, &params),
+            verified: VecDeque::new(),
             params,
             prompt,
             in_flight: VecDeque::new(),
@@ -192,9 +232,17 @@ impl Generation {
         Ok(Event::Prefill { done: end, total: self.prompt.len() })
     }
 
-    /// Keeps the device busy with steps ahead, then waits for the oldest token.
+    /// Gives out a token that is known already; or checks guesses; or keeps the device busy with steps ahead and waits for the
+    /// oldest token.
     async fn decode(&mut self, model: &mut Model) -> Result<Event> {
-        let ahead = model.steps_ahead(&self.params.sampling);
+        if self.verified.is_empty() && self.in_flight.is_empty() {
+            self.verify(model).await?;
+        }
+        if let Some(id) = self.verified.pop_front() {
+            return self.accept(model, id);
+        }
+        let ahead = if self.drafter.is_some() { 1 } else { model.steps_ahead(&self.params.sampling) };
+        let (started, before) = (Instant::now(), self.submitted);
         while self.in_flight.len() < ahead && self.submitted < self.limit {
             let logits = model.step(Input::Sampled, Positions::Last, Some(&self.params.sampling))?;
             self.submitted += 1;
@@ -203,9 +251,12 @@ impl Generation {
         let (sampled, logits) = self.in_flight.pop_front().expect("below the limit");
         let id = match sampled.await? {
             Some(id) => id,
-            None if ahead > 1 => return Err(Error::Device("the logits are not numbers: weights or driver are faulty".into())),
+            None if ahead > 1 => return Err(no_numbers()),
             None => self.choose_here(model, logits).await?,
         };
+        if let Some(drafter) = &mut self.drafter {
+            drafter.time(self.submitted - before, started.elapsed());
+        }
         self.accept(model, id)
     }
 
@@ -213,7 +264,7 @@ impl Generation {
     async fn choose_here(&mut self, model: &mut Model, logits: Tensor) -> Result<u32> {
         let logits = model.backend.read(logits).await?;
         if !logits.iter().any(|l| l.is_finite()) {
-            return Err(Error::Device("the logits are not numbers: weights or driver are faulty".into()));
+            return Err(no_numbers());
         }
         let mut counts = vec![0_u32; logits.len()];
         self.prompt.iter().for_each(|&id| counts[id as usize] = ops::sample::IN_PROMPT);
@@ -232,6 +283,9 @@ impl Generation {
         self.usage.decode_ms = ms(now - first);
         self.usage.completion_tokens += 1;
         model.remember(&[id]);
+        if let Some(drafter) = &mut self.drafter {
+            drafter.learn(id);
+        }
         if !self.params.ignore_eos && model.is_end(id) {
             self.ending = Some(FinishReason::Stop);
             return Ok(Event::Token { id, text: String::new() });
@@ -270,6 +324,10 @@ impl Generation {
         }
         Event::Done { text, reason, usage: self.usage }
     }
+}
+
+fn no_numbers() -> Error {
+    Error::Device("the logits are not numbers: weights or driver are faulty".into())
 }
 
 fn validate(params: &Params) -> Result<()> {

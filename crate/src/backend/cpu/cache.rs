@@ -55,6 +55,19 @@ impl Cache {
         }
     }
 
+    /// Reads what [`Cache::put`] wrote.
+    pub fn get(&self, position: usize, k: &mut [f32], v: &mut [f32]) {
+        let (width, at) = (self.width(), position % PAGE);
+        let page = &self.pages[position / PAGE];
+        for (head, (k, v)) in k.chunks_exact_mut(self.head_dim).zip(v.chunks_exact_mut(self.head_dim)).enumerate() {
+            let block = &page.keys[(head * PAGE + at / BLOCK * BLOCK) * self.head_dim..][..BLOCK * self.head_dim];
+            for (value, place) in k.iter_mut().zip(block.iter().skip(at % BLOCK).step_by(BLOCK)) {
+                *value = *place;
+            }
+            v.copy_from_slice(&page.values[(head * PAGE + at) * width..][..self.head_dim]);
+        }
+    }
+
     /// The keys of a page's head: `[PAGE / BLOCK][head_dim][BLOCK]`.
     pub fn keys(&self, page: usize, head: usize) -> &[f32] {
         &self.pages[page].keys[head * PAGE * self.head_dim..][..PAGE * self.head_dim]

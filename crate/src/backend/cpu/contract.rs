@@ -356,6 +356,18 @@ impl Backend for Cpu {
         future::ready(Ok(data)).boxed_local()
     }
 
+    fn choose(
+        &mut self,
+        logits: Tensor,
+        vocab: usize,
+        sampling: &Sampling,
+        first: usize,
+    ) -> LocalBoxFuture<'static, Result<Vec<Option<u32>>>> {
+        let (view, counts) = (self.host.view(logits), vec![0; vocab]);
+        let of = |row| self.host.choose(self.host.row(view, row), &counts, sampling, first + row);
+        future::ready(Ok((0..view.rows).map(of).collect())).boxed_local()
+    }
+
     fn sampled(&mut self) -> LocalBoxFuture<'static, Result<Option<u32>>> {
         future::ready(Ok(self.sampled.pop_front().flatten())).boxed_local()
     }

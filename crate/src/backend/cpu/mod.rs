@@ -25,6 +25,7 @@ mod pointwise;
 pub mod pool;
 mod product;
 pub mod simd;
+mod snapshot;
 pub mod threads;
 mod weights;
 

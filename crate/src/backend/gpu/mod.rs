@@ -42,6 +42,7 @@ mod readback;
 mod recorder;
 mod rope;
 mod session;
+mod snapshot;
 mod weights;
 
 /// The GPU backend.

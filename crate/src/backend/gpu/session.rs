@@ -73,6 +73,11 @@ impl State {
         self.most = self.most.max(self.position);
     }
 
+    /// Begins at `position`.
+    pub fn resume(&mut self, position: usize) {
+        (self.position, self.most) = (position, self.spec.most_at(position));
+    }
+
     /// Goes back to `position`, or to nothing, see [`SessionSpec::back_to`].
     pub fn truncate(&mut self, position: usize) {
         self.position = self.spec.back_to(self.position.min(position), self.most);

@@ -6,7 +6,7 @@ use clap::Args;
 use openweights::{
     Error, Result,
     engine::Model,
-    generate::{Event, Params, Usage},
+    generate::{Event, Params, Speculation, Usage},
     ops::check::Random,
 };
 use serde_json::json;
@@ -80,7 +80,8 @@ fn measure(model: &mut Model, depth: usize, prompt: usize, generate: usize, seed
 }
 
 fn complete(model: &mut Model, ids: Vec<u32>, tokens: usize) -> Result<Usage> {
-    let params = Params { max_tokens: Some(tokens), ignore_eos: true, ..Params::default() };
+    // A random prompt's answer soon repeats itself: guesses at it would be right, and say nothing of other answers.
+    let params = Params { max_tokens: Some(tokens), ignore_eos: true, speculation: Speculation::Off, ..Params::default() };
     let mut generation = model.start(ids, params)?;
     loop {
         match pollster::block_on(generation.next(model))? {

@@ -25,6 +25,7 @@ use openweights::{
         reference::Reference,
     },
     engine::{LoadOptions, Model},
+    generate::Speculation,
     weights,
 };
 
@@ -145,6 +146,28 @@ impl Meter {
             self.percent = percent;
             let end = if done >= total { "\n" } else { "" };
             eprint!("\r{} {percent} % of {:.1} MB{end}", self.what, total as f64 / 1e6);
+        }
+    }
+}
+
+/// `--speculation`: whether steps check guesses at what follows.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Guesses {
+    /// One token a step.
+    Off,
+    /// On the processor, while that is faster.
+    #[default]
+    Auto,
+    /// Whenever there is a guess.
+    Always,
+}
+
+impl From<Guesses> for Speculation {
+    fn from(guesses: Guesses) -> Speculation {
+        match guesses {
+            Guesses::Off => Speculation::Off,
+            Guesses::Auto => Speculation::Auto,
+            Guesses::Always => Speculation::Always,
         }
     }
 }

@@ -13,7 +13,7 @@ use openweights::{
 };
 use serde_json::json;
 
-use super::{Source, print};
+use super::{Guesses, Source, print};
 
 /// `--tokens 1,2,3`
 fn parse_id(text: &str) -> Result<u32, String> {
@@ -108,6 +108,9 @@ pub struct Generate {
     /// Go on past the model's end token.
     #[arg(long)]
     ignore_eos: bool,
+    /// Check guesses at what follows, copied from prompt and answer, several a step; the tokens are the same.
+    #[arg(long, value_enum, default_value_t)]
+    speculation: Guesses,
 }
 
 #[derive(Args)]
@@ -144,7 +147,8 @@ impl Generate {
             seed: self.seed,
             ..Sampling::default()
         };
-        let params = Params { sampling, max_tokens: self.max_tokens, stop: self.stop, ignore_eos: self.ignore_eos, ..Params::default() };
+        let (stop, ignore_eos, speculation) = (self.stop, self.ignore_eos, self.speculation.into());
+        let params = Params { sampling, max_tokens: self.max_tokens, stop, ignore_eos, speculation, ..Params::default() };
         let mut generation = model.start(prompt, params)?;
         let (mut answer, mut ids) = (String::new(), Vec::new());
         let say = |text: &str, answer: &mut String| {
@@ -167,7 +171,13 @@ impl Generate {
                     let prefill = (usage.prompt_tokens - usage.reused_tokens) as f64 / usage.prefill_ms * 1e3;
                     let decode = usage.completion_tokens.saturating_sub(1) as f64 / usage.decode_ms * 1e3;
                     let value = json!({ "text": answer, "tokens": ids, "prompt_tokens": usage.prompt_tokens, "finish_reason": reason, "timings": usage });
-                    eprintln!("\n{} prompt tokens at {prefill:.1}/s, {} tokens at {decode:.1}/s", usage.prompt_tokens, ids.len());
+                    eprintln!(
+                        "\n{} prompt tokens at {prefill:.1}/s, {} tokens at {decode:.1}/s, {} of {} guesses right",
+                        usage.prompt_tokens,
+                        ids.len(),
+                        usage.accepted_tokens,
+                        usage.drafted_tokens
+                    );
                     if json {
                         print(true, &value, String::new)?;
                     }
