@@ -19,6 +19,7 @@ use crate::{
     engine::{self, LoadOptions, Model},
     error::{Error, Result},
     models,
+    sessions::saved,
     weights::{
         Checkpoint,
         abort::Abort,
@@ -114,8 +115,8 @@ impl Teller<'_> {
 }
 
 /// The model at `source`: downloaded or imported, verified and stored unless it is stored, then brought to the device;
-/// with the choice of the device, and its checkpoint.
-pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<(Model, Chosen, Checkpoint)> {
+/// with the choice of the device, its checkpoint, and the digest of its files.
+pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<(Model, Chosen, Checkpoint, String)> {
     if options.context_length == Some(0) {
         return Err(Error::InvalidInput("contextLength is 0".into()));
     }
@@ -131,7 +132,7 @@ pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> 
     let model = Model::load(&checkpoint, backend, LoadOptions { context_length: options.context_length }, &mut progress).await?;
     // The model has its own; the rest is small and stays for adapters.
     checkpoint.tokenizer = None;
-    Ok((model, chosen, checkpoint))
+    Ok((model, chosen, checkpoint, saved::model_digest(&record.manifest)))
 }
 
 /// Waits until nobody else writes or removes stored files.
@@ -184,7 +185,7 @@ pub struct Stored {
     bytes: u64,
 }
 
-/// The models and adapters that are stored whole.
+/// The models and adapters that are stored whole, and saved conversations.
 pub async fn list() -> Result<Vec<Stored>> {
     let storage = Opfs::open().await?;
     let mut models = Vec::new();
@@ -195,6 +196,10 @@ pub async fn list() -> Result<Vec<Stored>> {
     }
     for fetch::Record { id, url, files } in fetch::list(&storage).await? {
         models.push(Stored { id, kind: "adapter", source: url, bytes: files.iter().map(|file| file.size).sum(), name: None });
+    }
+    for record in saved::list(&storage, None).await? {
+        let bytes = record.bytes();
+        models.push(Stored { id: record.id, kind: "session", source: String::new(), bytes, name: Some(record.name) });
     }
     Ok(models)
 }

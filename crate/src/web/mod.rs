@@ -4,6 +4,7 @@
 //! * [`named`] is what a page calls a model: an address, a hub id, or a person's own [`files`];
 //! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
 //! * [`choose`] decides between GPU and processor, whose [`threads`] are workers;
+//! * `sessions` are conversations, open and saved;
 //! * [`check`] lets tests run the kernels in a browser.
 
 mod adapter;
@@ -20,5 +21,6 @@ mod lock;
 pub mod named;
 pub mod opfs;
 pub mod request;
+mod sessions;
 pub mod threads;
 pub mod values;
