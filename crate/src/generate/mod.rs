@@ -188,7 +188,9 @@ impl Generation {
         if self.revision != model.revision() && self.stops.take().is_some() {
             // The session is another request's by now.
             self.in_flight.clear();
-            return Err(Error::InvalidInput("the model's adapters or session were changed during this request: start it again".into()));
+            return Err(Error::InvalidInput(
+                "during this request the model's adapters were changed, or another session was used: start it again".into(),
+            ));
         }
         let result = self.work(model).await;
         if result.is_err() {
