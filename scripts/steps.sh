@@ -34,6 +34,7 @@ static_checks() {
   step "rustdoc" rustdoc
   step "tsc, package" node_modules/.bin/tsc -p pkg --noEmit
   step "tsc, page" node_modules/.bin/tsc -p web
+  step "tsc, service worker" node_modules/.bin/tsc -p web/sw
 }
 
 # sum REGEX: adds the number that ends each match in the log. cargo says "3 passed; 0 failed; 1 ignored", node "# pass 3".

@@ -6,17 +6,15 @@
  */
 import { OpenWeightsError, aborted } from "./errors.js";
 import { Remote, stream } from "./rpc.js";
-import { Session } from "./session.js";
 import type { GenerateEvent } from "./worker.js";
 import type {
   AdapterInfo, AdapterOptions, AdapterSource,
   Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, EmbeddingParams,
   Embeddings, GenerateParams,
-  Inspection, LoadOptions, ModelInfo, ModelSource, Progress, SavedSession, SourceOptions, StorageUsage, StoredModel, Usage,
+  Inspection, LoadOptions, ModelInfo, ModelSource, NetworkRequest, Progress, SourceOptions, StorageUsage, StoredModel, Usage,
 } from "./types.js";
 
 export { OpenWeightsError, type ErrorCode } from "./errors.js";
-export type { Session } from "./session.js";
 export type * from "./types.js";
 
 /** Relative addresses become absolute here, where the page's own is known. They start with `/`, `./` or `../`: a bare `org/name` is a hub id. */
@@ -40,15 +38,26 @@ function takeRemote(): Remote {
 
 /** Loads the model at `source`: from browser storage if it is there, else it is downloaded or imported, verified and stored first. */
 export async function load(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
-  const { signal, onProgress, adapters = [], ...rest } = options;
+  const { signal, onProgress, adapters = [], private: isolated = false, ...rest } = options;
   if (signal?.aborted) throw aborted();
-  const remote = takeRemote();
+  let remote = takeRemote();
   // The worker's end is the surest way to stop a download: it holds nothing but this.
   const cancel = () => remote.close(aborted());
   signal?.addEventListener("abort", cancel);
+  const call = (method: string, ...args: unknown[]) => remote.call<Loaded, Progress>(method, args, { onEvent: onProgress });
   try {
-    const { card, info } = await remote.call<{ card: Card; info: ModelInfo }, Progress>("load", [absolute(source), rest], { onEvent: onProgress });
-    const model = new Model(remote, card, info);
+    let loaded: Loaded;
+    if (isolated) {
+      const files = await call("files", absolute(source), rest);
+      remote.close(aborted());
+      const { startPrivate } = await import("./private.js");
+      const { worker, end } = await startPrivate();
+      remote = new Remote(worker, end);
+      if (signal?.aborted) throw aborted();
+      const { quantize, hub, revision, token, ...device } = rest;
+      loaded = await call("loadHanded", files, device);
+    } else loaded = await call("load", absolute(source), rest);
+    const model = new Model(remote, loaded.card, { ...loaded.info, private: isolated });
     for (const adapter of adapters) {
       const { source, ...options } = typeof adapter === "object" && "source" in adapter ? adapter : { source: adapter };
       await model.adapters.add(source, options);
@@ -61,6 +70,8 @@ export async function load(source: ModelSource, options: LoadOptions = {}): Prom
     signal?.removeEventListener("abort", cancel);
   }
 }
+
+interface Loaded { card: Card; info: ModelInfo }
 
 /** What is declared of the model at `source`, and its size, before any of its weights is fetched: only headers are read. */
 export async function inspect(source: ModelSource, options: SourceOptions = {}): Promise<Inspection> {
@@ -109,23 +120,21 @@ export class Model {
 
   /** LoRA adapters, which come and go while the model stays; several act in the order in which they were added. */
   readonly adapters = {
-    add: (source: AdapterSource, options: AdapterOptions = {}): Promise<AdapterInfo> =>
-      this.#remote.call("addAdapter", [absolute(source), options]),
+    add: async (source: AdapterSource, options: AdapterOptions = {}): Promise<AdapterInfo> => {
+      if (this.info.private && (typeof source === "string" || source instanceof URL)) {
+        throw new OpenWeightsError("invalid_input", "a private model fetches nothing: give the adapter's files");
+      }
+      return this.#remote.call("addAdapter", [absolute(source), options]);
+    },
     setScale: (name: string, scale: number): Promise<void> => this.#remote.call("scaleAdapter", [name, scale]),
     remove: (name: string): Promise<void> => this.#remote.call("removeAdapter", [name]),
     list: (): Promise<AdapterInfo[]> => this.#remote.call("adapters", []),
   };
 
-  /** Conversations beside each other, to be named in requests as `session`. Requests without one share a conversation of their own. */
-  readonly sessions = {
-    /** A new, empty one. */
-    create: async (): Promise<Session> => new Session(this.#remote, await this.#remote.call<number>("openSession", [])),
-    /** What was saved under `name`, computing nothing. What another engine, model or adapter left, or what is damaged, is refused. */
-    restore: async (name: string): Promise<Session> => new Session(this.#remote, await this.#remote.call<number>("restoreSession", [name])),
-    /** What is saved of this model. */
-    list: (): Promise<SavedSession[]> => this.#remote.call("savedSessions", []),
-    remove: (name: string): Promise<void> => this.#remote.call("removeSession", [name]),
-  };
+  /** Every request that the model's worker has made since it started: none, once it is loaded. */
+  requests(): Promise<NetworkRequest[]> {
+    return this.#remote.call("requests", []);
+  }
 
   /** Frees the device and the worker. Requests under way fail with `aborted`. What is stored stays stored. */
   async unload(): Promise<void> {
@@ -160,11 +169,11 @@ const TEXT = {
 function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, model: string, kind: typeof CHAT | typeof TEXT) {
   const head = (object: string) => ({ id: crypto.randomUUID(), object, created: Math.floor(Date.now() / 1000), model });
 
-  function events({ signal, stream: _, session, ...params }: Params & { stream?: boolean }) {
+  function events({ signal, stream: _, ...params }: Params & { stream?: boolean }) {
     const left = new AbortController();
     const either = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
     return stream<GenerateEvent>(
-      (onEvent) => remote.call(kind.method, [{ ...params, session: session?.id }], { onEvent, signal: either }),
+      (onEvent) => remote.call(kind.method, [params], { onEvent, signal: either }),
       () => left.abort(),
     );
   }

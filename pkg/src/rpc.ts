@@ -1,5 +1,6 @@
 /** Calls from the page to the worker: one message out, any number of events back, then a result or an error. */
 import { OpenWeightsError, aborted, asError, missing, type ErrorCode } from "./errors.js";
+import { variant } from "./variant.js";
 
 /** Page to worker. `abort` names the call to end. */
 export type Request = { id: number; method: string; args: unknown[] } | { abort: number };
@@ -16,23 +17,25 @@ interface Pending {
   reject: (error: OpenWeightsError) => void;
 }
 
-/** Whether the browser has relaxed SIMD: knows a module whose only function is a `i32x4.relaxed_dot_i8x16_i7x16_add`. */
-const relaxed = (): boolean => WebAssembly.validate(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0,
-  10, 19, 1, 17, 0, 65, 1, 253, 17, 65, 1, 253, 17, 65, 1, 253, 17, 253, 147, 2, 11));
+// Whole expressions: so bundlers find the scripts.
+const start = (): Worker => variant() === "relaxed-simd"
+  ? new Worker(new URL("./relaxed-simd.js", import.meta.url), { type: "module" })
+  : new Worker(new URL("./simd128.js", import.meta.url), { type: "module" });
 
 /** A worker and the calls that it has not answered yet. */
 export class Remote {
   readonly #worker: Worker;
+  readonly #end: () => void;
   readonly #pending = new Map<number, Pending>();
   #next = 0;
   #closed: OpenWeightsError | undefined;
 
-  constructor() {
-    this.#worker = relaxed()
-      ? new Worker(new URL("./relaxed-simd.js", import.meta.url), { type: "module" })
-      : new Worker(new URL("./simd128.js", import.meta.url), { type: "module" });
-    this.#worker.onmessage = ({ data }: MessageEvent<Response>) => this.#receive(data);
-    this.#worker.onerror = (event) => {
+  /** `end` ends the worker and what came with it. */
+  constructor(worker = start(), end = () => worker.terminate()) {
+    this.#worker = worker;
+    this.#end = end;
+    worker.onmessage = ({ data }: MessageEvent<Response>) => this.#receive(data);
+    worker.onerror = (event) => {
       event.preventDefault();
       const { message } = event; // a script that did not arrive has none
       this.close(message ? new OpenWeightsError("internal", `the worker failed: ${message}`) : missing("the worker", "no script"));
@@ -72,7 +75,7 @@ export class Remote {
   close(reason: OpenWeightsError): void {
     if (this.#closed) return;
     this.#closed = reason;
-    this.#worker.terminate();
+    this.#end();
     for (const { reject } of this.#pending.values()) reject(reason);
     this.#pending.clear();
   }

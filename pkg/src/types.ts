@@ -1,5 +1,4 @@
 /** What the package takes and gives. Chat and completion shapes are OpenAI's; what we add to them says so. */
-import type { Session } from "./session.js";
 
 /**
  * Where a model lies: the address of a package, of a GGUF file (`*.gguf`; of a split one, any part) or of a checkpoint's
@@ -30,6 +29,11 @@ export interface LoadOptions extends SourceOptions {
   adapters?: readonly (AdapterSource | (AdapterOptions & { source: AdapterSource }))[];
   /** Threads of the CPU backend, where the page is cross-origin isolated. By default half of the processors, 2 to 8. */
   threads?: number;
+  /**
+   * Runs the model in a worker that may connect to nothing: its policy has no `connect-src`, and it gets the model's bytes and no
+   * address. Download and import happen before, in another worker. A page with a policy of its own must allow `worker-src blob:`.
+   */
+  private?: boolean;
   /** Cancels loading. What was stored of a download so far is kept, never used unfinished. */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
@@ -88,11 +92,20 @@ export interface ModelInfo {
   threadsReason: string | null;
   /** Whether the GPU is emulated in software. */
   software: boolean;
+  /** Whether the worker may connect to nothing, as `LoadOptions.private` asks. */
+  private: boolean;
   architecture: string;
   contextLength: number;
   vocabSize: number;
   /** What an encoder gives; `null` where a model generates text. */
   embedding: EmbeddingInfo | null;
+}
+
+/** A request that the engine's worker has made, as the browser's resource timing lists it. */
+export interface NetworkRequest {
+  url: string;
+  /** When it began, in milliseconds since 1970. */
+  time: number;
 }
 
 /** What an encoder gives. */
@@ -125,13 +138,6 @@ export interface GenerateParams {
   ignore_eos?: boolean;
   /** Beyond OpenAI: keep what the last request has computed of the same beginning. True unless said otherwise. */
   reuse_prefix?: boolean;
-  /**
-   * Beyond OpenAI: on the processor, check several guesses at what follows in one step, copied from prompt and answer, while that is
-   * faster; the tokens are the same. True unless said otherwise.
-   */
-  speculative?: boolean;
-  /** Beyond OpenAI: the conversation that this belongs to, from `model.sessions`. */
-  session?: Session;
   /** Ends generation; the call, or the loop over the stream, throws `aborted`. */
   signal?: AbortSignal;
 }
@@ -152,9 +158,6 @@ export interface Usage {
   total_tokens: number;
   /** Beyond OpenAI: prompt tokens that the request before had processed already. */
   reused_tokens: number;
-  /** Beyond OpenAI: guesses that were checked, and right ones among them. See `speculative`. */
-  drafted_tokens: number;
-  accepted_tokens: number;
   /** Beyond OpenAI: from the start to the first token. */
   prefill_ms: number;
   /** Beyond OpenAI: from the first token to the last. */
@@ -239,21 +242,10 @@ export interface AdapterInfo {
   baseMatches: boolean | null;
 }
 
-/** A saved conversation. */
-export interface SavedSession {
-  name: string;
-  tokens: number;
-  bytes: number;
-  /** Milliseconds since 1970. */
-  saved: number;
-  /** Whether the model, with its adapters as they are, can restore it. */
-  usable: boolean;
-}
-
-/** A model, an adapter or a saved session in browser storage. */
+/** A model or an adapter in browser storage. */
 export interface StoredModel {
   id: string;
-  kind: "model" | "adapter" | "session";
+  kind: "model" | "adapter";
   name: string | null;
   source: string;
   bytes: number;

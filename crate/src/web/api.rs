@@ -1,14 +1,14 @@
 //! What the worker calls. A generation is driven from JavaScript, one piece of work a call, so that it can be stopped
 //! between any two.
 
-use js_sys::Function;
+use js_sys::{Array, Function};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use super::{
     adapters,
     choose::Chosen,
-    load,
+    load, private,
     request::{self, Request},
     values::{error, from_js, to_js},
 };
@@ -16,7 +16,6 @@ use crate::{
     engine::{self, EmbeddingInfo},
     error::{Error, Result},
     generate::{Event, FinishReason, Generation, Usage},
-    sessions::FIRST,
     weights::Checkpoint,
 };
 
@@ -63,9 +62,7 @@ impl From<Event> for Step {
 /// A loaded model, and the request that it is answering.
 #[wasm_bindgen]
 pub struct Model {
-    pub(super) model: engine::Model,
-    /// Of what it was loaded from: what saved conversations are known by.
-    pub(super) digest: String,
+    model: engine::Model,
     chosen: Chosen,
     generation: Option<Generation>,
     /// What it was loaded from, without tokenizer: an adapter may need the base's weights.
@@ -77,8 +74,15 @@ impl Model {
     /// Downloads or imports, verifies and stores the model at `source` unless it is stored, then loads it onto the device.
     pub async fn load(source: JsValue, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
         let load = async { load::load(source, from_js(options, "options")?, &on_progress).await };
-        let (model, chosen, base, digest) = load.await.map_err(|e| error(&e))?;
-        Ok(Model { model, digest, chosen, generation: None, base })
+        let (model, chosen, base) = load.await.map_err(|e| error(&e))?;
+        Ok(Model { model, chosen, generation: None, base })
+    }
+
+    /// Loads a model from what [`handed_files`] gave: nothing is asked of network or storage.
+    pub async fn load_handed(files: Array, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
+        let load = async { private::load(files, from_js(options, "options")?, &on_progress).await };
+        let (model, chosen, base) = load.await.map_err(|e| error(&e))?;
+        Ok(Model { model, chosen, generation: None, base })
     }
 
     /// The card.
@@ -114,7 +118,6 @@ impl Model {
         // What a request before this one had in flight must be gone before the session is used again.
         self.generation = None;
         let request: Request = from_js(request, "request")?;
-        self.model.use_session(request.session.unwrap_or(FIRST))?;
         let prompt = prompt(&self.model, &request)?;
         let random = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
         self.generation = Some(self.model.start(prompt, request.params(random))?);
@@ -208,6 +211,13 @@ impl Model {
 pub async fn inspect(source: JsValue, options: JsValue) -> Result<JsValue, JsValue> {
     let inspect = async { load::inspect(source, from_js(options, "options")?).await };
     inspect.await.map_err(|e| error(&e)).and_then(|inspection| to_js(&inspection))
+}
+
+/// The model's manifest and files, once it is stored whole: for a worker that may connect to nothing.
+#[wasm_bindgen]
+pub async fn handed_files(source: JsValue, options: JsValue, on_progress: Function) -> Result<Array, JsValue> {
+    let files = async { private::files(source, from_js(options, "options")?, &on_progress).await };
+    files.await.map_err(|e| error(&e))
 }
 
 /// The models that are stored whole.

@@ -9,7 +9,8 @@ use super::opfs;
 use crate::{
     error::{Error, Result},
     weights::{
-        files::Listing,
+        Files,
+        files::{Listing, cut_short},
         network::{Fetch, Headers, Request, Response},
         source::LOCAL,
     },
@@ -33,6 +34,11 @@ impl LocalFiles {
         Ok(LocalFiles(named))
     }
 
+    /// Files under names that are not their own.
+    pub fn named(files: BTreeMap<String, File>) -> LocalFiles {
+        LocalFiles(files)
+    }
+
     /// Names and sizes.
     pub fn listing(&self) -> Listing {
         self.0.iter().map(|(name, file)| (name.clone(), file.size() as u64)).collect()
@@ -47,6 +53,20 @@ impl Fetch for LocalFiles {
             None => Response { status: 404, headers: Headers::default(), body: stream::empty().boxed_local() },
         };
         async { Ok(response) }.boxed_local()
+    }
+}
+
+impl Files for LocalFiles {
+    fn read<'a>(&'a self, name: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        async move {
+            let file = self.0.get(name).ok_or_else(|| Error::NotFound(format!("file {name:?} of the package")))?;
+            let (end, size) = (offset.saturating_add(len as u64), file.size() as u64);
+            if end > size {
+                return Err(cut_short(name, offset, len, size));
+            }
+            opfs::slice(file, offset, end, name).await
+        }
+        .boxed_local()
     }
 }
 

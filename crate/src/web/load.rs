@@ -16,16 +16,17 @@ use super::{
     values::to_js,
 };
 use crate::{
+    backend::Backend,
     engine::{self, LoadOptions, Model},
     error::{Error, Result},
     models,
-    sessions::saved,
     weights::{
-        Checkpoint,
+        Checkpoint, Files,
         abort::Abort,
         acquire::{Acquire, Checks, Inspection},
         adapter::fetch,
         import::Quantize,
+        manifest::Manifest,
         network::Clock,
         package, progress,
         source::Access,
@@ -37,6 +38,9 @@ use crate::{
 const TELL_MS: f64 = 50.0;
 /// The lock of whoever writes or removes stored files, in any tab.
 const STORE: &str = "openweights-store";
+
+/// What computes, and why that.
+type Device = (Box<dyn Backend>, Chosen);
 
 /// Options of `load`, as JavaScript writes them.
 #[derive(Debug, Default, Deserialize)]
@@ -52,19 +56,27 @@ pub struct Options {
 }
 
 impl Options {
-    fn quantize(&self) -> Result<Option<Quantize>> {
+    pub(super) fn quantize(&self) -> Result<Option<Quantize>> {
         self.quantize.as_deref().map(Quantize::parse).transpose()
     }
 
-    fn access(&self) -> Access {
+    pub(super) fn access(&self) -> Access {
         Access { hub: self.hub.clone(), revision: self.revision.clone(), token: self.token.clone() }
+    }
+
+    /// What computes.
+    pub(super) async fn open_device(&self) -> Result<Device> {
+        if self.context_length == Some(0) {
+            return Err(Error::InvalidInput("contextLength is 0".into()));
+        }
+        self.backend.open(self.threads).await
     }
 }
 
 /// How far loading is, in JavaScript's names.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Progress {
+pub(super) struct Progress {
     phase: &'static str,
     loaded: u64,
     total: u64,
@@ -94,13 +106,17 @@ impl From<progress::Progress> for Progress {
 }
 
 /// Tells the page how far loading is: each phase's beginning and end, and now and then between.
-struct Teller<'a> {
+pub(super) struct Teller<'a> {
     page: &'a Function,
     last: Cell<(&'static str, f64)>,
 }
 
-impl Teller<'_> {
-    fn tell(&self, progress: &Progress) {
+impl<'a> Teller<'a> {
+    pub(super) fn new(page: &'a Function) -> Teller<'a> {
+        Teller { page, last: Cell::new(("", 0.0)) }
+    }
+
+    pub(super) fn tell(&self, progress: &Progress) {
         let now = BrowserClock.now_ms();
         let (phase, last) = self.last.get();
         if phase == progress.phase && progress.loaded < progress.total && now - last < TELL_MS {
@@ -115,24 +131,32 @@ impl Teller<'_> {
 }
 
 /// The model at `source`: downloaded or imported, verified and stored unless it is stored, then brought to the device;
-/// with the choice of the device, its checkpoint, and the digest of its files.
-pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<(Model, Chosen, Checkpoint, String)> {
-    if options.context_length == Some(0) {
-        return Err(Error::InvalidInput("contextLength is 0".into()));
-    }
+/// with the choice of the device, and its checkpoint.
+pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<(Model, Chosen, Checkpoint)> {
     let (named, quantize) = (Named::new(source, &options.access()).await?, options.quantize()?);
     // The device first: a page without WebGPU should hear of it before the download.
-    let (backend, chosen) = options.backend.open(options.threads).await?;
-    let teller = Teller { page: on_progress, last: Cell::new(("", 0.0)) };
+    let device = options.open_device().await?;
+    let teller = Teller::new(on_progress);
     let storage: Rc<dyn Storage> = Rc::new(Opfs::open().await?);
     let record = acquire(&named, quantize, &*storage, &|progress| teller.tell(&progress.into())).await?;
     let files = StoreFiles::new(storage, record.manifest.clone());
-    let mut checkpoint = package::open(&record.manifest, Box::new(files)).await?;
+    onto_device(&record.manifest, Box::new(files), device, &options, &teller).await
+}
+
+/// The package's weights, brought to the device.
+pub(super) async fn onto_device(
+    manifest: &Manifest,
+    files: Box<dyn Files>,
+    (backend, chosen): Device,
+    options: &Options,
+    teller: &Teller<'_>,
+) -> Result<(Model, Chosen, Checkpoint)> {
+    let mut checkpoint = package::open(manifest, files).await?;
     let mut progress = |loaded, total| teller.tell(&Progress { phase: "load", loaded, total, ..Progress::default() });
     let model = Model::load(&checkpoint, backend, LoadOptions { context_length: options.context_length }, &mut progress).await?;
     // The model has its own; the rest is small and stays for adapters.
     checkpoint.tokenizer = None;
-    Ok((model, chosen, checkpoint, saved::model_digest(&record.manifest)))
+    Ok((model, chosen, checkpoint))
 }
 
 /// Waits until nobody else writes or removes stored files.
@@ -140,7 +164,8 @@ pub async fn lock_store() -> Result<Lock> {
     Lock::take(STORE).await
 }
 
-async fn acquire(
+/// The record of what `named` names, once it is stored whole.
+pub(super) async fn acquire(
     named: &Named,
     quantize: Option<Quantize>,
     storage: &dyn Storage,
@@ -185,7 +210,7 @@ pub struct Stored {
     bytes: u64,
 }
 
-/// The models and adapters that are stored whole, and saved conversations.
+/// The models and adapters that are stored whole.
 pub async fn list() -> Result<Vec<Stored>> {
     let storage = Opfs::open().await?;
     let mut models = Vec::new();
@@ -196,10 +221,6 @@ pub async fn list() -> Result<Vec<Stored>> {
     }
     for fetch::Record { id, url, files } in fetch::list(&storage).await? {
         models.push(Stored { id, kind: "adapter", source: url, bytes: files.iter().map(|file| file.size).sum(), name: None });
-    }
-    for record in saved::list(&storage, None).await? {
-        let bytes = record.bytes();
-        models.push(Stored { id: record.id, kind: "session", source: String::new(), bytes, name: Some(record.name) });
     }
     Ok(models)
 }

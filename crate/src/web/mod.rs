@@ -3,8 +3,8 @@
 //! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
 //! * [`named`] is what a page calls a model: an address, a hub id, or a person's own [`files`];
 //! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
+//! * [`private`] loads from files that were handed over, where no network may be asked;
 //! * [`choose`] decides between GPU and processor, whose [`threads`] are workers;
-//! * `sessions` are conversations, open and saved;
 //! * [`check`] lets tests run the kernels in a browser.
 
 mod adapter;
@@ -20,7 +20,7 @@ pub mod load;
 mod lock;
 pub mod named;
 pub mod opfs;
+pub mod private;
 pub mod request;
-mod sessions;
 pub mod threads;
 pub mod values;

@@ -50,6 +50,11 @@ impl Opfs {
         Ok(Opfs { storage, blobs, models, partial })
     }
 
+    /// The blob's file, for others to read.
+    pub async fn blob(&self, sha256: &str) -> Result<File> {
+        file(&self.blobs, sha256).await?.ok_or_else(|| Error::NotFound(format!("stored file {sha256}")))
+    }
+
     async fn begin_file(&self, name: &str) -> Result<OpfsPartial> {
         let options = FileSystemGetFileOptions::new();
         options.set_create(true);
@@ -76,7 +81,7 @@ impl Storage for Opfs {
 
     fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
         async move {
-            let file = file(&self.blobs, sha256).await?.ok_or_else(|| Error::NotFound(format!("stored file {sha256}")))?;
+            let file = self.blob(sha256).await?;
             let end = offset as f64 + len as f64;
             if end > file.size() {
                 return Err(Error::Integrity(format!("stored file {sha256} is cut short: it has {} bytes, {end} are needed", file.size())));

@@ -1,6 +1,9 @@
-//! `serve`: static files with ranges, cross-origin isolated.
+//! `serve`: static files with ranges, cross-origin isolated, with the headers of the directory's own `_headers`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use axum::{
     Router,
@@ -54,8 +57,9 @@ impl Serve {
         for (path, dir) in &self.mount {
             app = app.nest_service(path, ServeDir::new(dir));
         }
-        for (name, value) in HEADERS {
-            let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let own = headers_file(&self.dir)?;
+        let always = HEADERS.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        for (name, value) in always.into_iter().chain(own) {
             app = app.layer(SetResponseHeaderLayer::overriding(name, value));
         }
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
@@ -69,6 +73,20 @@ impl Serve {
             () = interrupted() => Ok(()),
         }
     }
+}
+
+/// The headers for every answer that the directory's own `_headers` names, as static hosts read it: below a line `/*`, indented
+/// `name: value`.
+fn headers_file(dir: &Path) -> Result<Vec<(HeaderName, HeaderValue)>> {
+    let Ok(text) = std::fs::read_to_string(dir.join("_headers")) else { return Ok(Vec::new()) };
+    let lines = text.lines().skip_while(|line| line.trim_end() != "/*").skip(1).take_while(|line| line.starts_with([' ', '\t']));
+    lines
+        .map(|line| {
+            let wrong = || Error::InvalidInput(format!("_headers: {line:?} is not `name: value`"));
+            let (name, value) = line.split_once(':').ok_or_else(wrong)?;
+            Ok((name.trim().parse().map_err(|_| wrong())?, value.trim().parse().map_err(|_| wrong())?))
+        })
+        .collect()
 }
 
 /// Ctrl-C, or the request to end that a script sends.
