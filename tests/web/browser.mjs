@@ -19,11 +19,17 @@ export const executables = {
   firefox: () => existing("FIREFOX", firefoxes),
 };
 
-/** Launches Chromium. `webgpu: false` leaves the page without WebGPU. */
-export function launch({ webgpu = true } = {}) {
-  const args = ["--no-sandbox", "--disable-background-networking", ...(webgpu ? gpu : ["--disable-features=WebGPU,WebGPUService"])];
-  return chromium.launch({ executablePath: executables.chromium(), args });
+/** Launches Chromium. `webgpu: false` leaves the page without WebGPU, `flags` are more of the browser's. */
+export function launch({ webgpu = true, flags = [] } = {}) {
+  return chromium.launch({ executablePath: executables.chromium(), args: [...common(webgpu), ...flags] });
 }
+
+/** Chromium with its profile in `folder`, as one context. */
+export function launchWithProfile(folder) {
+  return chromium.launchPersistentContext(folder, { executablePath: executables.chromium(), args: common(true) });
+}
+
+const common = (webgpu) => ["--no-sandbox", "--disable-background-networking", ...(webgpu ? gpu : ["--disable-features=WebGPU,WebGPUService"])];
 
 /** Launches Firefox, driven over WebDriver BiDi. With `webgpu`, that is emulated on llvmpipe. */
 export function launchFirefox({ webgpu = false } = {}) {

@@ -4,7 +4,7 @@ import { readFile, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
 
-const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json", ".svg": "image/svg+xml" };
+const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json", ".svg": "image/svg+xml", ".webmanifest": "application/manifest+json" };
 const isolating = {
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-embedder-policy": "require-corp",
@@ -18,14 +18,20 @@ const shared = {
   "access-control-expose-headers": "content-range, etag, x-linked-etag, x-repo-commit",
 };
 
+/** The headers that a folder's `_headers` asks for. */
+async function asked(folder) {
+  const lines = (await readFile(`${folder}/_headers`, "utf8")).split("\n").filter((line) => line.startsWith(" "));
+  return Object.fromEntries(lines.map((line) => line.trim().split(/: (.*)/s)));
+}
+
 /**
  * Serves `roots`, an object from address prefix to folder (the longest prefix wins). `fault(path)` may return
  * `{ status }`, `{ truncate: bytes }`, `{ flip: offset }`, `{ delay: milliseconds }`, `{ redirect: address }`, `{ whole: true }`
- * (no ranges) or `{ headers }` for a request; nothing leaves it alone. `cors` lets other origins in. `log` has what was asked,
- * with range and authorization.
+ * (no ranges) or `{ headers }` for a request; nothing leaves it alone. `cors` lets other origins in, `policy` sends the headers that
+ * the page asks its host for. `log` has what was asked, with range and authorization.
  */
-export async function serve(roots, { isolated = true, cors = false } = {}) {
-  const isolation = isolated ? isolating : {};
+export async function serve(roots, { isolated = true, cors = false, policy = false } = {}) {
+  const isolation = policy ? await asked(roots["/"]) : isolated ? isolating : {};
   const server = { requests: [], log: [], fault: () => undefined, url: "", close: undefined };
   const always = cors ? { ...isolation, ...shared } : isolation;
   const prefixes = Object.keys(roots).sort((a, b) => b.length - a.length);

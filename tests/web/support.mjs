@@ -110,3 +110,41 @@ export async function assertRefused(page, result, code) {
   assert.equal(result.code, code, `${JSON.stringify(result)}`);
   assert.deepEqual(await outcome(page, () => ow.store.list()), [], "nothing half-written counts as a model");
 }
+
+/** Opens the demo page at `url` until its first model's card is there. */
+export async function openDemo(page, url) {
+  page.setDefaultTimeout(180_000);
+  await page.goto(url);
+  await cardShown(page);
+}
+
+export const cardShown = (page) => page.waitForFunction(() => !document.getElementById("load").disabled);
+
+/** Waits until the service worker controls the page. */
+export const controlled = (page) => page.waitForFunction(() => navigator.serviceWorker.controller);
+
+export async function loadModel(page) {
+  await page.getByRole("button", { name: /^Load/ }).click();
+  await page.getByLabel("Your message").waitFor();
+}
+
+/** The answer to `text`, greedy. */
+export async function ask(page, text) {
+  await page.locator("#temperature").evaluate((input) => (input.value = "0"));
+  await page.getByLabel("Your message").fill(text);
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Send" }).waitFor();
+  return page.locator(".message.assistant").last().innerText();
+}
+
+/** Collects what a page says that it should not: anything in its console but the browser's own hints, uncaught errors, violations of its policy. */
+export async function watch(page) {
+  const problems = [];
+  page.on("console", (message) => message.type() !== "verbose" && problems.push(`${message.type()}: ${message.text()}`));
+  page.on("pageerror", (error) => problems.push(String(error)));
+  await page.exposeFunction("noteViolation", (what) => problems.push(`violation: ${what}`));
+  await page.addInitScript(() =>
+    addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) => noteViolation(`${violatedDirective} ${blockedURI}`)),
+  );
+  return problems;
+}

@@ -1,5 +1,6 @@
 /** The conversation: send, stream the answer, stop, start over. */
 import type { Message, Model } from "openweights";
+import { newConversation, type Conversation } from "./conversations/conversation.js";
 import { box, button, element, make } from "./dom.js";
 import { clearError, isAbort, showError } from "./errors.js";
 import { renderMarkdown } from "./markdown.js";
@@ -11,29 +12,65 @@ const maxTokens = element("max-tokens", HTMLInputElement);
 const system = element("system", HTMLTextAreaElement);
 
 let model: Model | undefined;
-let history: Message[] = [];
+let conversation = newConversation();
 let running: AbortController | undefined;
+let onAnswer: (conversation: Conversation) => void = () => {};
 
+/** Begins to chat, or goes on with the conversation that is shown. */
 export function openChat(loaded: Model): void {
   model = loaded;
-  newChat();
+  box("composer").hidden = false;
+  showConversation(conversation);
 }
 
 /** Ends the conversation and frees the model. */
 export async function closeChat(): Promise<void> {
-  newChat();
-  await model?.unload();
+  if (model) newChat();
+  const unloaded = model;
   model = undefined;
+  await unloaded?.unload();
+}
+
+/** Tells `listener` of every conversation that has a new answer. */
+export function startChat(listener: typeof onAnswer): void {
+  onAnswer = listener;
+}
+
+/** Shows a conversation; to be gone on with if a model is loaded. */
+export function showConversation(shown: Conversation): void {
+  running?.abort();
+  setRunning(undefined);
+  conversation = shown;
+  const bubbles = shown.messages.map(({ role, content }) => bubble(role, content));
+  log.replaceChildren(...bubbles);
+  box("composer").hidden = !model;
+  box("stats").textContent = model ? "" : "Load a model to go on with this conversation.";
+  clearError();
+  scrollToEnd();
+  if (model) input.focus();
+}
+
+export function renameConversation(id: string, title: string): void {
+  if (conversation.id === id) conversation.title = title;
+}
+
+/** Starts over if the conversation `id` is the one that is shown. */
+export function forgetConversation(id: string): void {
+  if (conversation.id === id) newChat();
 }
 
 function newChat(): void {
-  running?.abort();
-  setRunning(undefined);
-  history = [];
-  log.replaceChildren();
-  box("stats").textContent = "";
-  clearError();
-  input.focus();
+  showConversation(newConversation());
+}
+
+function bubble(role: Message["role"], content: string): HTMLElement {
+  const node = make("div", role === "assistant" ? "" : content, `message ${role}`);
+  if (role === "assistant") {
+    const body = make("div");
+    body.append(renderMarkdown(content));
+    node.append(body);
+  }
+  return node;
 }
 
 async function send(): Promise<void> {
@@ -48,9 +85,9 @@ async function send(): Promise<void> {
   clearError();
   input.value = "";
   resize();
-  const conversation = history;
-  conversation.push({ role: "user", content: text });
-  log.append(make("div", text, "message user"));
+  const current = conversation;
+  current.messages.push({ role: "user", content: text });
+  log.append(bubble("user", text));
   const answer = make("div", "", "message assistant waiting");
   log.append(answer);
   scrollToEnd();
@@ -58,10 +95,13 @@ async function send(): Promise<void> {
   const abort = new AbortController();
   setRunning(abort);
   try {
-    const reply = await streamAnswer(model, conversation, answer, abort.signal);
-    conversation.push({ role: "assistant", content: reply });
+    const reply = await streamAnswer(model, current.messages, answer, abort.signal);
+    current.messages.push({ role: "assistant", content: reply });
+    current.model = model?.card.name?.value ?? current.model;
+    current.updated = Date.now();
+    onAnswer(current);
   } catch (error) {
-    takeBack(conversation, text, answer);
+    takeBack(current, text, answer);
     if (!isAbort(error)) showError(error);
   } finally {
     answer.classList.remove("waiting");
@@ -70,18 +110,18 @@ async function send(): Promise<void> {
 }
 
 /** A message without an answer would break the turns: it returns to the input. */
-function takeBack(conversation: Message[], text: string, answer: HTMLElement): void {
-  conversation.pop();
+function takeBack(current: Conversation, text: string, answer: HTMLElement): void {
+  current.messages.pop();
   answer.previousElementSibling?.remove();
   answer.remove();
-  if (conversation === history && !input.value) input.value = text;
+  if (current === conversation && !input.value) input.value = text;
   resize();
 }
 
 /** Streams the answer into `target` and returns its text; what was said before a stop counts as the answer. */
-async function streamAnswer(model: Model, conversation: Message[], target: HTMLElement, signal: AbortSignal): Promise<string> {
+async function streamAnswer(model: Model, said: readonly Message[], target: HTMLElement, signal: AbortSignal): Promise<string> {
   const content = system.value.trim();
-  const messages = content ? [{ role: "system" as const, content }, ...conversation] : conversation;
+  const messages = content ? [{ role: "system" as const, content }, ...said] : [...said];
   const params = { temperature: temperature.valueAsNumber, max_tokens: maxTokens.valueAsNumber };
   const show = painter(target);
   const started = performance.now();

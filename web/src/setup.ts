@@ -5,6 +5,7 @@ import { box, button, element, make } from "./dom.js";
 import { clearError, isAbort, showError } from "./errors.js";
 import * as format from "./format.js";
 import { startOpen, type Opened } from "./open.js";
+import { ask, forbidden, showChosen, takePending } from "./sources.js";
 
 interface Listed {
   label: string;
@@ -25,16 +26,18 @@ const removeButton = button("remove");
 const choices: Choice[] = [];
 let shown: Inspection | undefined;
 let latest: Choice | undefined;
+let loading: AbortController | undefined;
 /** Counts the cards that were asked for: only the last one is shown. */
 let asked = 0;
 
 /** Fills the list of models and shows the first one's card. */
-export async function startSetup(onLoaded: (model: Model) => void): Promise<void> {
+export async function startSetup(onLoaded: (model: Model) => Promise<void>): Promise<void> {
   select.onchange = () => showCard();
   quantize.onchange = () => showCard();
   loadButton.onclick = () => loadModel(onLoaded);
   removeButton.onclick = removeModel;
   startOpen(open, showError);
+  void showChosen();
   try {
     const answer = await fetch("./models.json");
     if (!answer.ok) throw new Error(`models.json: the server answered ${answer.status}`);
@@ -43,6 +46,9 @@ export async function startSetup(onLoaded: (model: Model) => void): Promise<void
     showError(error);
   }
   await addStored().catch(showError);
+  const pending = takePending();
+  if (pending) add({ label: pending, source: pending, options: {} });
+  if (pending) select.selectedIndex = choices.length - 1;
   await showCard();
 }
 
@@ -55,15 +61,20 @@ function add({ label, source, options }: Opened): void {
 /** What was opened before stays in the list: it is on this device. */
 async function addStored(): Promise<void> {
   const listed = choices.map(({ source }) => new URL(String(source), document.baseURI).href);
-  for (const { id, kind, name, source } of await store.list()) {
-    if (kind === "model" && !listed.includes(source)) add({ label: `${name ?? id} (on this device)`, source: `store:${id}`, options: {} });
+  for (const { id, name, source } of await store.list()) {
+    if (!listed.includes(source)) add({ label: `${name ?? id} (on this device)`, source: `store:${id}`, options: {} });
   }
 }
 
-function open(opened: Opened): void {
+async function open(opened: Opened): Promise<void> {
+  const { source } = opened;
+  const origin = typeof source === "string" ? await forbidden(source) : undefined;
+  box("allow").hidden = !origin;
+  if (origin) return ask(origin, String(source));
   add(opened);
   select.selectedIndex = choices.length - 1;
-  void showCard().then(focusSetup);
+  await showCard();
+  focusSetup();
 }
 
 const chosen = () => choices[select.selectedIndex];
@@ -106,15 +117,16 @@ export async function showCard(): Promise<void> {
   }
 }
 
-async function loadModel(onLoaded: (model: Model) => void): Promise<void> {
+async function loadModel(onLoaded: (model: Model) => Promise<void>): Promise<void> {
   const choice = chosen();
   if (!choice) return;
   clearError();
-  const cancel = new AbortController();
-  button("cancel").onclick = () => cancel.abort();
+  const cancel = (loading = new AbortController());
+  button("cancel").onclick = cancelSetup;
   busy(true);
   try {
-    onLoaded(await load(choice.source, { ...options(choice), signal: cancel.signal, onProgress: showProgress }));
+    const { checked } = element("private", HTMLInputElement);
+    await onLoaded(await load(choice.source, { ...options(choice), private: checked, signal: cancel.signal, onProgress: showProgress }));
     busy(false);
   } catch (error) {
     await showCard();
@@ -142,9 +154,15 @@ export function focusSetup(): void {
   (loadButton.disabled ? select : loadButton).focus();
 }
 
+/** Whether a model is on its way. */
+export const isLoading = () => loading !== undefined;
+
+export const cancelSetup = () => loading?.abort();
+
 function busy(on: boolean): void {
+  if (!on) loading = undefined;
   box("progress").hidden = !on;
-  for (const part of ["actions", "open"]) box(part).hidden = on;
+  for (const part of ["actions", "open", "private-choice", "private-help"]) box(part).hidden = on;
   select.disabled = quantize.disabled = on;
   if (on) {
     box("progress-phase").textContent = "Starting…";
