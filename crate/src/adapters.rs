@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::{
     backend::{Backend, Segment, Weight},
@@ -17,6 +18,7 @@ use crate::{
         adapter::{Adapter, Module},
         gguf::{architecture::Rows, order::Order},
         loader::{Side, Slot, Target, Targets},
+        manifest::hex,
     },
 };
 use dora::Lengths;
@@ -52,6 +54,8 @@ pub(crate) struct Adapters {
 
 struct Loaded {
     info: AdapterInfo,
+    /// Of all its tensors.
+    digest: String,
     sides: Vec<Placed>,
 }
 
@@ -81,6 +85,11 @@ impl Adapters {
         self.loaded.iter().map(|l| l.info.clone()).collect()
     }
 
+    /// Digest and scale of each, in the order in which they act.
+    pub fn digests(&self) -> Vec<String> {
+        self.loaded.iter().map(|l| format!("{} * {}", l.digest, l.info.scale)).collect()
+    }
+
     /// Loads `adapter` onto the device. `base` is the model's own checkpoint: a DoRA needs its weights' lengths. An adapter
     /// that does not fit changes nothing.
     pub async fn add(&mut self, backend: &mut dyn Backend, adapter: &Adapter, name: &str, scale: f32, base: &Checkpoint) -> Result<()> {
@@ -98,10 +107,10 @@ impl Adapters {
             base_model: adapter.base_model.clone(),
             base_matches: base_matches(adapter.base_model.as_deref(), &base.card),
         };
-        let (mut made, mut sides) = (Vec::new(), Vec::new());
+        let (mut made, mut sides, mut hash) = (Vec::new(), Vec::new(), Sha256::new());
         let mut load = async || {
             for changes in changes.values() {
-                sides.push(place(backend, &mut made, adapter, changes, scale, base).await?);
+                sides.push(place(backend, &mut made, &mut hash, adapter, changes, scale, base).await?);
             }
             backend.flush().await
         };
@@ -109,7 +118,7 @@ impl Adapters {
             made.into_iter().for_each(|weight| backend.drop_weight(weight));
             return Err(error);
         }
-        self.loaded.push(Loaded { info, sides });
+        self.loaded.push(Loaded { info, digest: hex(&hash.finalize()), sides });
         self.fill();
         Ok(())
     }
@@ -220,6 +229,7 @@ impl Placed {
 async fn place(
     backend: &mut dyn Backend,
     made: &mut Vec<Weight>,
+    hash: &mut Sha256,
     adapter: &Adapter,
     changes: &[Change<'_>],
     scale: f32,
@@ -232,12 +242,15 @@ async fn place(
     let mut first = 0;
     for Change { name, target, module } in changes {
         let (rank, own_a, own_b) = (module.rank(), adapter.floats(&module.a).await?, rows_of_b(adapter, target, module, base).await?);
+        hash.update(name);
+        [&own_a, &own_b].iter().for_each(|floats| hash.update(bytemuck::cast_slice::<f32, u8>(floats)));
         a[first * cols..][..rank * cols].copy_from_slice(&own_a);
         for (row, own) in b.chunks_exact_mut(ranks).skip(target.start).zip(own_b.chunks_exact(rank)) {
             row[first..first + rank].copy_from_slice(own);
         }
         if let Some(magnitude) = &module.magnitude {
             let magnitude = adapter.floats(magnitude).await?;
+            hash.update(bytemuck::cast_slice::<f32, u8>(&magnitude));
             lengths.push(Lengths::measure(base, name, target, &own_a, &own_b, &magnitude).await?);
         }
         first += rank;

@@ -13,6 +13,7 @@ use crate::{
     generate::{Generation, Params},
     models::{self, Network, Positions, config::Config},
     ops::sample::MOST_LOGITS,
+    sessions::Sessions,
     text::{ChatTemplate, Message, RenderOptions, Tokenizer},
     weights::{
         Checkpoint,
@@ -55,7 +56,7 @@ pub struct EmbeddingInfo {
     pub pooling: &'static str,
 }
 
-/// A loaded model with one session.
+/// A loaded model, and its conversations.
 pub struct Model {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) session: Session,
@@ -67,9 +68,11 @@ pub struct Model {
     end_tokens: BTreeSet<u32>,
     prefill_chunk: usize,
     /// What the session holds (and perhaps one token more, chosen and not yet processed).
-    tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
+    /// The conversations that are not in use.
+    pub(crate) sessions: Sessions,
     adapters: Adapters,
-    /// Counts changes of adapters: a request does not outlive one.
+    /// Counts changes of adapters and conversations: a request does not outlive one.
     revision: u64,
 }
 
@@ -97,8 +100,7 @@ impl Model {
         if context == 0 {
             return Err(Error::InvalidInput("contextLength is 0".into()));
         }
-        let session =
-            backend.new_session(&SessionSpec { caches: network.caches(), convs: network.convs(), context, vocab: network.vocab() })?;
+        let session = backend.new_session(&session_spec(&*network, context))?;
         let embedding = network.pooling().map(|p| EmbeddingInfo { length: p.width(), pooling: p.name() });
         let info = Info { architecture, backend: backend.info(), context_length: context, vocab_size: network.vocab(), embedding };
         // Slow devices get few tokens at a time, so that a request can be stopped within seconds.
@@ -118,6 +120,7 @@ impl Model {
             end_tokens,
             prefill_chunk,
             tokens: Vec::new(),
+            sessions: Sessions::default(),
             adapters: Adapters::new(targets),
             revision: 0,
         })
@@ -194,8 +197,8 @@ impl Model {
     }
 
     fn change_adapters(&mut self) {
-        self.forget();
-        self.revision += 1;
+        self.forget_all();
+        self.change();
     }
 
     /// Starts a request.
@@ -233,6 +236,21 @@ impl Model {
 
     pub(crate) fn context(&self) -> usize {
         self.info.context_length
+    }
+
+    /// What the backend keeps of a conversation.
+    pub(crate) fn session_spec(&self) -> SessionSpec {
+        session_spec(&*self.network, self.context())
+    }
+
+    /// What the adapters are, in the order in which they act.
+    pub(crate) fn adapter_digests(&self) -> Vec<String> {
+        self.adapters.digests()
+    }
+
+    /// A request under way is over.
+    pub(crate) fn change(&mut self) {
+        self.revision += 1;
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -318,6 +336,10 @@ impl Model {
         self.backend.truncate(self.session, self.tokens.len());
         self.tokens.truncate(self.backend.position(self.session));
     }
+}
+
+fn session_spec(network: &dyn Network, context: usize) -> SessionSpec {
+    SessionSpec { caches: network.caches(), convs: network.convs(), context, vocab: network.vocab() }
 }
 
 /// Checks that an architecture of ours finds every tensor in the right shape, and knows every one; reads no weight.

@@ -3,7 +3,7 @@
 //! The map, from the outside in:
 //!
 //! * [`engine`] joins the parts: load a model, chat, complete; [`adapters`] come and go while it stays.
-//! * [`generate`] is prefill, decode, sampling, stopping.
+//! * [`generate`] is prefill, decode, sampling, stopping; [`sessions`] are conversations beside each other, saved and restored.
 //! * [`models`] holds one short file per architecture, built from [`layers`].
 //! * [`backend`] is the contract between models and hardware, with its implementations; [`ops`] says what can be computed,
 //!   each op with its plain reference and its kernel; [`quant`] says how weights are packed.
@@ -22,6 +22,7 @@ pub mod layers;
 pub mod models;
 pub mod ops;
 pub mod quant;
+pub mod sessions;
 pub mod text;
 #[cfg(target_arch = "wasm32")]
 pub mod web;

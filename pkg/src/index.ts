@@ -6,15 +6,17 @@
  */
 import { OpenWeightsError, aborted } from "./errors.js";
 import { Remote, stream } from "./rpc.js";
+import { Session } from "./session.js";
 import type { GenerateEvent } from "./worker.js";
 import type {
   AdapterInfo, AdapterOptions, AdapterSource,
   Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, EmbeddingParams,
   Embeddings, GenerateParams,
-  Inspection, LoadOptions, ModelInfo, ModelSource, NetworkRequest, Progress, SourceOptions, StorageUsage, StoredModel, Usage,
+  Inspection, LoadOptions, ModelInfo, ModelSource, NetworkRequest, Progress, SavedSession, SourceOptions, StorageUsage, StoredModel, Usage,
 } from "./types.js";
 
 export { OpenWeightsError, type ErrorCode } from "./errors.js";
+export type { Session } from "./session.js";
 export type * from "./types.js";
 
 /** Relative addresses become absolute here, where the page's own is known. They start with `/`, `./` or `../`: a bare `org/name` is a hub id. */
@@ -131,6 +133,17 @@ export class Model {
     list: (): Promise<AdapterInfo[]> => this.#remote.call("adapters", []),
   };
 
+  /** Conversations beside each other, to be named in requests as `session`. Requests without one share a conversation of their own. */
+  readonly sessions = {
+    /** A new, empty one. */
+    create: async (): Promise<Session> => new Session(this.#remote, await this.#remote.call<number>("openSession", [])),
+    /** What was saved under `name`, computing nothing. What another engine, model or adapter left, or what is damaged, is refused. */
+    restore: async (name: string): Promise<Session> => new Session(this.#remote, await this.#remote.call<number>("restoreSession", [name])),
+    /** What is saved of this model. */
+    list: (): Promise<SavedSession[]> => this.#remote.call("savedSessions", []),
+    remove: (name: string): Promise<void> => this.#remote.call("removeSession", [name]),
+  };
+
   /** Every request that the model's worker has made since it started: none, once it is loaded. */
   requests(): Promise<NetworkRequest[]> {
     return this.#remote.call("requests", []);
@@ -169,11 +182,11 @@ const TEXT = {
 function creator<Params extends GenerateParams, Whole, Chunk>(remote: Remote, model: string, kind: typeof CHAT | typeof TEXT) {
   const head = (object: string) => ({ id: crypto.randomUUID(), object, created: Math.floor(Date.now() / 1000), model });
 
-  function events({ signal, stream: _, ...params }: Params & { stream?: boolean }) {
+  function events({ signal, stream: _, session, ...params }: Params & { stream?: boolean }) {
     const left = new AbortController();
     const either = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
     return stream<GenerateEvent>(
-      (onEvent) => remote.call(kind.method, [params], { onEvent, signal: either }),
+      (onEvent) => remote.call(kind.method, [{ ...params, session: session?.id }], { onEvent, signal: either }),
       () => left.abort(),
     );
   }

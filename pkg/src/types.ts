@@ -1,4 +1,5 @@
 /** What the package takes and gives. Chat and completion shapes are OpenAI's; what we add to them says so. */
+import type { Session } from "./session.js";
 
 /**
  * Where a model lies: the address of a package, of a GGUF file (`*.gguf`; of a split one, any part) or of a checkpoint's
@@ -138,6 +139,13 @@ export interface GenerateParams {
   ignore_eos?: boolean;
   /** Beyond OpenAI: keep what the last request has computed of the same beginning. True unless said otherwise. */
   reuse_prefix?: boolean;
+  /**
+   * Beyond OpenAI: on the processor, check several guesses at what follows in one step, copied from prompt and answer, while that is
+   * faster; the tokens are the same. True unless said otherwise.
+   */
+  speculative?: boolean;
+  /** Beyond OpenAI: the conversation that this belongs to, from `model.sessions`. */
+  session?: Session;
   /** Ends generation; the call, or the loop over the stream, throws `aborted`. */
   signal?: AbortSignal;
 }
@@ -158,6 +166,9 @@ export interface Usage {
   total_tokens: number;
   /** Beyond OpenAI: prompt tokens that the request before had processed already. */
   reused_tokens: number;
+  /** Beyond OpenAI: guesses that were checked, and right ones among them. See `speculative`. */
+  drafted_tokens: number;
+  accepted_tokens: number;
   /** Beyond OpenAI: from the start to the first token. */
   prefill_ms: number;
   /** Beyond OpenAI: from the first token to the last. */
@@ -242,10 +253,21 @@ export interface AdapterInfo {
   baseMatches: boolean | null;
 }
 
-/** A model or an adapter in browser storage. */
+/** A saved conversation. */
+export interface SavedSession {
+  name: string;
+  tokens: number;
+  bytes: number;
+  /** Milliseconds since 1970. */
+  saved: number;
+  /** Whether the model, with its adapters as they are, can restore it. */
+  usable: boolean;
+}
+
+/** A model, an adapter or a saved session in browser storage. */
 export interface StoredModel {
   id: string;
-  kind: "model" | "adapter";
+  kind: "model" | "adapter" | "session";
   name: string | null;
   source: string;
   bytes: number;

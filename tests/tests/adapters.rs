@@ -207,13 +207,22 @@ fn forgets(backend: fn() -> Box<dyn Backend>) {
     let mut model = load(&base, backend()).expect("loads");
     let ask = |model: &mut Model| answer(model, prompt.clone(), params()).expect("an answer");
     let before = ask(&mut model).ids;
+    let mut keys = vec![model.session_key("base")];
     assert_eq!(ask(&mut model).usage.reused_tokens, prompt.len() - 1);
     add(&mut model, &adapter, "lora", 1.0, &base).expect("adds");
     let with = ask(&mut model);
     assert_eq!((with.usage.reused_tokens, with.ids), (0, ids(&golden["greedy_ids"])));
+    keys.push(model.session_key("base"));
     model.set_adapter_scale("lora", 0.5).expect("scales");
     assert_eq!(ask(&mut model).usage.reused_tokens, 0);
+    keys.push(model.session_key("base"));
     model.remove_adapter("lora").expect("removes");
+    assert_eq!(model.session_key("base"), keys[0], "what was saved without it can be restored again");
+    add(&mut model, &opened(&peft("lora_rslora_qv")).expect("opens"), "lora", 1.0, &base).expect("adds");
+    keys.push(model.session_key("base"));
+    model.remove_adapter("lora").expect("removes");
+    let different = |i: usize| keys[i + 1..].iter().all(|other| *other != keys[i]);
+    assert!((0..4).all(different), "saved sessions know adapters by content and scale: {keys:?}");
     let after = ask(&mut model);
     assert_eq!((after.usage.reused_tokens, after.ids), (0, before));
 

@@ -35,7 +35,7 @@ function request(page, promptTokens, tokens) {
     const started = performance.now();
     let first = 0;
     let usage;
-    for await (const chunk of await model.completions.create({ prompt: text, stream: true, max_tokens: tokens, temperature: 0, ignore_eos: true, reuse_prefix: false })) {
+    for await (const chunk of await model.completions.create({ prompt: text, stream: true, max_tokens: tokens, temperature: 0, ignore_eos: true, reuse_prefix: false, speculative: false })) {
       first ||= performance.now() - started;
       usage = chunk.usage;
     }

@@ -61,8 +61,8 @@ function add({ label, source, options }: Opened): void {
 /** What was opened before stays in the list: it is on this device. */
 async function addStored(): Promise<void> {
   const listed = choices.map(({ source }) => new URL(String(source), document.baseURI).href);
-  for (const { id, name, source } of await store.list()) {
-    if (!listed.includes(source)) add({ label: `${name ?? id} (on this device)`, source: `store:${id}`, options: {} });
+  for (const { id, kind, name, source } of await store.list()) {
+    if (kind === "model" && !listed.includes(source)) add({ label: `${name ?? id} (on this device)`, source: `store:${id}`, options: {} });
   }
 }
 

@@ -143,7 +143,7 @@ pub struct Generation {
     usage: Usage,
     started: Instant,
     first_token: Option<Instant>,
-    /// Of the model's adapters when this began.
+    /// Of the model's adapters and session when this began.
     revision: u64,
 }
 
@@ -188,7 +188,9 @@ impl Generation {
         if self.revision != model.revision() && self.stops.take().is_some() {
             // The session is another request's by now.
             self.in_flight.clear();
-            return Err(Error::InvalidInput("the model's adapters were changed during this request: start it again".into()));
+            return Err(Error::InvalidInput(
+                "during this request the model's adapters were changed, or another session was used: start it again".into(),
+            ));
         }
         let result = self.work(model).await;
         if result.is_err() {

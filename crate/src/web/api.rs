@@ -16,6 +16,7 @@ use crate::{
     engine::{self, EmbeddingInfo},
     error::{Error, Result},
     generate::{Event, FinishReason, Generation, Usage},
+    sessions::FIRST,
     weights::Checkpoint,
 };
 
@@ -62,7 +63,9 @@ impl From<Event> for Step {
 /// A loaded model, and the request that it is answering.
 #[wasm_bindgen]
 pub struct Model {
-    model: engine::Model,
+    pub(super) model: engine::Model,
+    /// Of what it was loaded from: what saved conversations are known by.
+    pub(super) digest: String,
     chosen: Chosen,
     generation: Option<Generation>,
     /// What it was loaded from, without tokenizer: an adapter may need the base's weights.
@@ -74,15 +77,15 @@ impl Model {
     /// Downloads or imports, verifies and stores the model at `source` unless it is stored, then loads it onto the device.
     pub async fn load(source: JsValue, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
         let load = async { load::load(source, from_js(options, "options")?, &on_progress).await };
-        let (model, chosen, base) = load.await.map_err(|e| error(&e))?;
-        Ok(Model { model, chosen, generation: None, base })
+        let (model, chosen, base, digest) = load.await.map_err(|e| error(&e))?;
+        Ok(Model { model, digest, chosen, generation: None, base })
     }
 
     /// Loads a model from what [`handed_files`] gave: nothing is asked of network or storage.
     pub async fn load_handed(files: Array, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
         let load = async { private::load(files, from_js(options, "options")?, &on_progress).await };
-        let (model, chosen, base) = load.await.map_err(|e| error(&e))?;
-        Ok(Model { model, chosen, generation: None, base })
+        let (model, chosen, base, digest) = load.await.map_err(|e| error(&e))?;
+        Ok(Model { model, digest, chosen, generation: None, base })
     }
 
     /// The card.
@@ -118,6 +121,7 @@ impl Model {
         // What a request before this one had in flight must be gone before the session is used again.
         self.generation = None;
         let request: Request = from_js(request, "request")?;
+        self.model.use_session(request.session.unwrap_or(FIRST))?;
         let prompt = prompt(&self.model, &request)?;
         let random = (js_sys::Math::random() * 2_f64.powi(53)) as u64;
         self.generation = Some(self.model.start(prompt, request.params(random))?);

@@ -20,6 +20,7 @@ use crate::{
     engine::{self, LoadOptions, Model},
     error::{Error, Result},
     models,
+    sessions::saved,
     weights::{
         Checkpoint, Files,
         abort::Abort,
@@ -39,6 +40,8 @@ const TELL_MS: f64 = 50.0;
 /// The lock of whoever writes or removes stored files, in any tab.
 const STORE: &str = "openweights-store";
 
+/// A model, what computes and why, its checkpoint, and the digest of its files.
+pub(super) type Loaded = (Model, Chosen, Checkpoint, String);
 /// What computes, and why that.
 type Device = (Box<dyn Backend>, Chosen);
 
@@ -131,8 +134,8 @@ impl<'a> Teller<'a> {
 }
 
 /// The model at `source`: downloaded or imported, verified and stored unless it is stored, then brought to the device;
-/// with the choice of the device, and its checkpoint.
-pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<(Model, Chosen, Checkpoint)> {
+/// with the choice of the device, its checkpoint, and the digest of its files.
+pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<Loaded> {
     let (named, quantize) = (Named::new(source, &options.access()).await?, options.quantize()?);
     // The device first: a page without WebGPU should hear of it before the download.
     let device = options.open_device().await?;
@@ -150,13 +153,13 @@ pub(super) async fn onto_device(
     (backend, chosen): Device,
     options: &Options,
     teller: &Teller<'_>,
-) -> Result<(Model, Chosen, Checkpoint)> {
+) -> Result<Loaded> {
     let mut checkpoint = package::open(manifest, files).await?;
     let mut progress = |loaded, total| teller.tell(&Progress { phase: "load", loaded, total, ..Progress::default() });
     let model = Model::load(&checkpoint, backend, LoadOptions { context_length: options.context_length }, &mut progress).await?;
     // The model has its own; the rest is small and stays for adapters.
     checkpoint.tokenizer = None;
-    Ok((model, chosen, checkpoint))
+    Ok((model, chosen, checkpoint, saved::model_digest(manifest)))
 }
 
 /// Waits until nobody else writes or removes stored files.
@@ -210,7 +213,7 @@ pub struct Stored {
     bytes: u64,
 }
 
-/// The models and adapters that are stored whole.
+/// The models and adapters that are stored whole, and saved conversations.
 pub async fn list() -> Result<Vec<Stored>> {
     let storage = Opfs::open().await?;
     let mut models = Vec::new();
@@ -221,6 +224,10 @@ pub async fn list() -> Result<Vec<Stored>> {
     }
     for fetch::Record { id, url, files } in fetch::list(&storage).await? {
         models.push(Stored { id, kind: "adapter", source: url, bytes: files.iter().map(|file| file.size).sum(), name: None });
+    }
+    for record in saved::list(&storage, None).await? {
+        let bytes = record.bytes();
+        models.push(Stored { id: record.id, kind: "session", source: String::new(), bytes, name: Some(record.name) });
     }
     Ok(models)
 }

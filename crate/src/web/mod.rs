@@ -5,6 +5,7 @@
 //! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
 //! * [`private`] loads from files that were handed over, where no network may be asked;
 //! * [`choose`] decides between GPU and processor, whose [`threads`] are workers;
+//! * `sessions` are conversations, open and saved;
 //! * [`check`] lets tests run the kernels in a browser.
 
 mod adapter;
@@ -22,5 +23,6 @@ pub mod named;
 pub mod opfs;
 pub mod private;
 pub mod request;
+mod sessions;
 pub mod threads;
 pub mod values;

@@ -8,16 +8,14 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::File;
 
 use super::{
-    choose::Chosen,
     files::LocalFiles,
-    load::{self, Options, Teller},
+    load::{self, Loaded, Options, Teller},
     named::Named,
     opfs::Opfs,
 };
 use crate::{
-    engine::Model,
     error::{Error, Result},
-    weights::{Checkpoint, manifest::Manifest, store::Storage},
+    weights::{manifest::Manifest, store::Storage},
 };
 
 /// The model at `source` as `[manifest, [path, file], ...]`; downloaded or imported, verified and stored first unless it is stored.
@@ -36,7 +34,7 @@ pub async fn files(source: JsValue, options: Options, on_progress: &Function) ->
 }
 
 /// Loads what [`files`] gave. Storage is not opened, the network is asked for nothing.
-pub async fn load(handed: Array, options: Options, on_progress: &Function) -> Result<(Model, Chosen, Checkpoint)> {
+pub async fn load(handed: Array, options: Options, on_progress: &Function) -> Result<Loaded> {
     let wrong = || Error::InvalidInput("a model is handed over as its manifest and its files".into());
     let manifest = Manifest::parse(handed.get(0).as_string().ok_or_else(wrong)?.as_bytes())?;
     let mut files = BTreeMap::new();

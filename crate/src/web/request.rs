@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::{
     backend::Sampling,
     error::{Error, Result},
-    generate::Params,
+    generate::{Params, Speculation},
     text::Message,
 };
 
@@ -27,6 +27,9 @@ pub struct Request {
     stop: Option<Texts>,
     ignore_eos: Option<bool>,
     reuse_prefix: Option<bool>,
+    speculative: Option<bool>,
+    /// The conversation that it belongs to; the model's first one unless said.
+    pub session: Option<u32>,
 }
 
 /// One text or several.
@@ -90,6 +93,8 @@ impl Request {
             stop: self.stop.map(Texts::into).unwrap_or_default(),
             ignore_eos: self.ignore_eos.unwrap_or(false),
             reuse_prefix: self.reuse_prefix.unwrap_or(true),
+            speculation: if self.speculative.unwrap_or(true) { Speculation::Auto } else { Speculation::Off },
+            prediction: Vec::new(),
         }
     }
 }

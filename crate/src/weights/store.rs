@@ -178,7 +178,7 @@ fn parse(bytes: &[u8]) -> Result<Record> {
     serde_json::from_value(json).map_err(bad)
 }
 
-pub(super) async fn referenced(storage: &dyn Storage) -> Result<BTreeSet<String>> {
+pub(crate) async fn referenced(storage: &dyn Storage) -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     for id in storage.records().await? {
         all.extend(storage.read_record(&id).await?.iter().flat_map(|bytes| digests(bytes)));

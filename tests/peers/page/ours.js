@@ -7,7 +7,7 @@ export async function create({ pkg, device, threads, url, contextLength = 2048 }
     info: () => model.info,
     async generate({ prompt, maxTokens, onToken }) {
       let text = '', tokens = 0, usage;
-      const chunks = await model.completions.create({ prompt, stream: true, max_tokens: maxTokens, temperature: 0, ignore_eos: true, reuse_prefix: false });
+      const chunks = await model.completions.create({ prompt, stream: true, max_tokens: maxTokens, temperature: 0, ignore_eos: true, reuse_prefix: false, speculative: false });
       for await (const c of chunks) {
         const [{ text: piece, token_ids }] = c.choices;
         if (token_ids.length) { onToken(); tokens += token_ids.length; }
