@@ -35,6 +35,11 @@ export interface LoadOptions extends SourceOptions {
    * address. Download and import happen before, in another worker. A page with a policy of its own must allow `worker-src blob:`.
    */
   private?: boolean;
+  /**
+   * How the CPU backend rounds activations for quantised weights: to 8 bits (`fast`), and again what that left in the quarter of a
+   * row's groups where it is most (`balanced`, the default) or everywhere (`exact`, at half the speed of `fast`).
+   */
+  precision?: "fast" | "balanced" | "exact";
   /** Cancels loading. What was stored of a download so far is kept, never used unfinished. */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;

@@ -2,7 +2,7 @@
 
 use openweights::{
     backend::{
-        Backend, Input, Sampling,
+        Backend, Input, Precision, Sampling,
         cpu::{Cpu, CpuOptions, simd::Level},
         gpu::{Gpu, GpuOptions},
         reference::Reference,
@@ -35,8 +35,8 @@ fn cpu_backend() {
     for level in Level::available() {
         for threads in [1, 3] {
             println!("{} on {threads}", level.name());
-            for coarse in [false, true] {
-                run(&mut Cpu::new(CpuOptions { threads: Some(threads), level: Some(level), coarse }));
+            for precision in [Precision::Fast, Precision::Balanced, Precision::Exact] {
+                run(&mut Cpu::new(CpuOptions { threads: Some(threads), level: Some(level), precision }));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use openweights::{
     backend::{
-        Backend,
+        Backend, Precision,
         cpu::{Cpu, CpuOptions},
     },
     generate::{FinishReason, Params},
@@ -56,13 +56,16 @@ fn cpu_backend_is_close_to_the_reference() {
     let text = ids(&json("gguf/smollm2_text.json")["ids"]);
     let exact = logits(&mut model(reference()), &text);
     let nll = |rows: &[Vec<f32>]| rows.iter().zip(&text[1..]).map(|(row, id)| -score::log_probability(row, *id)).sum::<f64>();
-    for (coarse, most) in [(true, 0.004), (false, 1e-6)] {
-        let backend = Box::new(Cpu::new(CpuOptions { threads: Some(2), coarse, ..CpuOptions::default() }));
+    for (precision, most) in [(Precision::Fast, 0.004), (Precision::Balanced, 0.0005), (Precision::Exact, 1e-6)] {
+        let backend = Box::new(Cpu::new(CpuOptions { threads: Some(2), precision, ..CpuOptions::default() }));
         let ours = logits(&mut model(backend), &text);
         let kl: Vec<f64> = exact.iter().zip(&ours).map(|(p, q)| score::kl_divergence(p, q)).collect();
         let (mean, ratio) = (kl.iter().sum::<f64>() / kl.len() as f64, nll(&ours) / nll(&exact));
-        println!("CPU backend, coarse {coarse}: mean KL {mean:.3e} on {} positions, likelihood {ratio:.5} of the reference's", kl.len());
-        assert!(mean < most, "coarse {coarse}: mean KL is {mean}");
+        println!(
+            "CPU backend, activations rounded {precision:?}: mean KL {mean:.3e} on {} positions, likelihood {ratio:.5} of the reference's",
+            kl.len()
+        );
+        assert!(mean < most, "{precision:?}: mean KL is {mean}");
         assert!((ratio - 1.0).abs() < 0.01, "mean negative log-likelihood is {ratio} of the reference's");
     }
 }

@@ -82,9 +82,9 @@ function suite(options) {
     });
 
     // Where memory cannot be shared, "two threads" are one.
-    for (const [count, coarse] of [[1, false], [2, false], [1, true]].slice(0, options.isolated ? 3 : 1)) {
-      test(`${build}: op cases, activations rounded ${coarse ? "once" : "twice"}, ${count} ${count === 1 ? "thread" : "threads"}`, limit, async () => {
-        const { device, limit, cases } = await page.evaluate((args) => check("check_cpu", ...args), [count, coarse]);
+    for (const [count, precision] of [[1, "balanced"], [2, "balanced"], [1, "fast"], [1, "exact"]].slice(0, options.isolated ? 4 : 1)) {
+      test(`${build}: op cases, precision ${precision}, ${count} ${count === 1 ? "thread" : "threads"}`, limit, async () => {
+        const { device, limit, cases } = await page.evaluate((args) => check("check_cpu", ...args), [count, precision]);
         assert.match(device, new RegExp(`${build === "simd128" ? "simd128" : "relaxed"}.*${count} thread`, "i"));
         assert(cases.length > 100 && limit > 0 && limit < 1e-9, `${cases.length} cases`);
         assert.deepEqual(cases.filter(({ nmse }) => !(nmse <= limit)), []);

@@ -12,6 +12,8 @@ export const root = path.resolve(import.meta.dirname, "../..");
 export const SMOLLM2 = "/models/smollm2-135m-instruct/";
 export const TINY = "/tiny/";
 export const reference = JSON.parse(readFileSync(`${root}/tests/fixtures/gguf/smollm2_chat.json`, "utf8"));
+/** The package around the wasm that has the test-only exports (`scripts/build --checks`). */
+const checks = { "/checks/wasm/": `${root}/.cache/checks/wasm`, "/checks/dist/": `${root}/pkg/dist` };
 export const QUESTION = [{ role: "user", content: "What is the capital of France?" }];
 
 /**
@@ -22,7 +24,7 @@ export function environment(options = {}) {
   const env = { server: undefined, browser: undefined };
   before(async () => {
     assert(existsSync(`${root}${SMOLLM2}openweights.json`), "models/ is not prepared: run scripts/test, or scripts/demo once");
-    const roots = { "/": `${root}/web/dist`, "/models/": `${root}/models`, "/test/": `${root}/tests/web/pages`, ...options.roots };
+    const roots = { "/": `${root}/web/dist`, "/models/": `${root}/models`, "/test/": `${root}/tests/web/pages`, ...checks, ...options.roots };
     env.server = await serve(roots, options);
     env.browser = await (options.start ?? launch)(options);
     await options.ready?.(env);
@@ -59,10 +61,10 @@ export async function openApi(page, server) {
   });
 }
 
-/** Starts the package's worker of `build` in the page, and defines `check(name, ...args)` there: calls of what the wasm exports. */
+/** Starts a worker around the wasm for tests of `build` in the page, and defines `check(name, ...args)` there: calls of what that exports. */
 export function openWorker(page, build) {
   return page.evaluate((build) => {
-    const worker = new Worker(`/openweights/dist/${build}.js`, { type: "module" });
+    const worker = new Worker(`/checks/dist/${build}.js`, { type: "module" });
     let last = 0;
     globalThis.check = (...args) =>
       new Promise((resolve, reject) => {

@@ -238,14 +238,39 @@ impl Default for Sampling {
     }
 }
 
+/// How activations become 8-bit integers: each group of 32 has a scale. What that leaves, mostly in the few groups of a row that hold its
+/// outliers, may be rounded once more and added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Once.
+    Fast,
+    /// Twice in the quarter of a row's groups with the largest scales.
+    #[default]
+    Balanced,
+    /// Twice everywhere.
+    Exact,
+}
+
+impl Precision {
+    /// How many of a row's `groups` are rounded again.
+    pub fn again(self, groups: usize) -> usize {
+        match self {
+            Precision::Fast => 0,
+            Precision::Balanced => groups.div_ceil(4),
+            Precision::Exact => groups,
+        }
+    }
+}
+
 /// Hardware that runs models.
 pub trait Backend: snapshot::Snapshot {
     /// What this is.
     fn info(&self) -> BackendInfo;
 
-    /// How often products with quantised weights round activations to 8 bits, see [`crate::ops::matmul::round_activations`]; 0: not at all.
-    fn roundings(&self) -> usize {
-        0
+    /// How products with quantised weights round activations, see [`crate::ops::matmul::round_activations`]; `None`: not at all.
+    fn precision(&self) -> Option<Precision> {
+        None
     }
 
     /// Most bytes of one plane of one segment; the loader splits longer segments by rows.
@@ -257,6 +282,7 @@ pub trait Backend: snapshot::Snapshot {
     fn new_weight(&mut self, cols: usize, segments: &[Segment]) -> Result<Weight>;
 
     /// Writes `bytes` at byte `offset` of a segment's plane; both are multiples of 4, except that the last write to a plane may end anywhere.
+    /// A plane's bytes come in order.
     fn write_weight(&mut self, weight: Weight, segment: usize, plane: Plane, offset: usize, bytes: &[u8]) -> Result<()>;
 
     /// Frees a weight that no step under way uses. Its handle may be given out again.

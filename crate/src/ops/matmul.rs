@@ -5,7 +5,7 @@ use super::{
     kernel::{self, Access, Call, Kernel, View},
 };
 use crate::{
-    backend::{Activation, Backend},
+    backend::{Activation, Backend, Precision},
     error::Result,
     quant::Format,
 };
@@ -171,22 +171,29 @@ pub fn reference(w: &[f32], cols: usize, x: &[f32], bias: Option<&[f32]>, residu
 }
 
 /// Activations as a backend sees them that multiplies quantised weights with integers: each group of 32 elements of a row is `scale *
-/// code`, codes -127 to 127, to nearest, ties to even, with the largest magnitude at 127; with two `roundings`, what the first one left
-/// is rounded in the same way and added.
-pub fn round_activations(x: &[f32], cols: usize, roundings: usize) -> Vec<f32> {
+/// code`, codes -127 to 127, to nearest, ties to even, with the largest magnitude at 127; where `rounding` says so, what that left is
+/// rounded in the same way and added.
+pub fn round_activations(x: &[f32], cols: usize, precision: Precision) -> Vec<f32> {
+    let scale = |group: &[f32]| group.iter().fold(0.0_f32, |m, v| m.max(v.abs())) / 127.0;
     let round = |group: &[f32]| -> Vec<f32> {
-        let (mut rest, mut sum) = (group.to_vec(), vec![0.0; group.len()]);
-        for _ in 0..roundings {
-            let largest = rest.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-            let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
-            for (rest, sum) in rest.iter_mut().zip(&mut sum) {
-                let rounded = scale * (*rest * inverse).round_ties_even();
-                (*rest, *sum) = (*rest - rounded, *sum + rounded);
-            }
-        }
-        sum
+        let largest = group.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        group.iter().map(|v| scale(group) * (v * inverse).round_ties_even()).collect()
     };
-    x.chunks_exact(cols).flat_map(|row| row.chunks(32).flat_map(round)).collect()
+    let round_row = |row: &[f32]| -> Vec<f32> {
+        let mut scales: Vec<f32> = row.chunks(32).map(scale).collect();
+        let again = precision.again(scales.len());
+        scales.sort_by(|a, b| b.total_cmp(a));
+        let least = if again == 0 { f32::INFINITY } else { scales[again - 1] };
+        let each = row.chunks(32).flat_map(|group| {
+            let once = round(group);
+            let rest: Vec<f32> = group.iter().zip(&once).map(|(v, once)| v - once).collect();
+            let more = if scale(group) >= least { round(&rest) } else { vec![0.0; rest.len()] };
+            once.into_iter().zip(more).map(|(once, more)| once + more)
+        });
+        each.collect()
+    };
+    x.chunks_exact(cols).flat_map(round_row).collect()
 }
 
 /// What `backend` should give: [`reference()`], with activations rounded for quantised segments where it rounds them.
@@ -214,9 +221,9 @@ pub fn rounded_where_quantised(
     product: impl Fn(&[f32]) -> Vec<f32>,
 ) -> Vec<f32> {
     let mut y = product(x);
-    if backend.roundings() > 0 {
+    if let Some(precision) = backend.precision() {
         let quantised: Vec<bool> = segments.iter().flat_map(|&(format, rows)| vec![format.is_quantised(); rows]).collect();
-        let rounded = product(&round_activations(x, cols, backend.roundings()));
+        let rounded = product(&round_activations(x, cols, precision));
         (0..y.len()).filter(|i| quantised[row(*i)]).for_each(|i| y[i] = rounded[i]);
     }
     y

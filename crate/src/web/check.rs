@@ -8,7 +8,7 @@ use wasm_bindgen::prelude::*;
 use super::{
     clock::BrowserClock,
     threads,
-    values::{error, to_js},
+    values::{error, from_js, to_js},
 };
 use crate::{
     backend::{
@@ -51,11 +51,13 @@ pub async fn check_ops(emulated: bool, matmul: Option<String>) -> Result<JsValue
     to_js(&on_gpu(emulated, matmul).await.map_err(|e| error(&e))?)
 }
 
-/// Runs all cases on the processor with `wanted` threads, activations rounded once if `coarse`; gives the same.
+/// Runs all cases on the processor with `wanted` threads, activations rounded as `rounding` says (`fast`, `balanced`,
+/// `exact`); gives the same.
 #[wasm_bindgen]
-pub async fn check_cpu(wanted: usize, coarse: bool) -> Result<JsValue, JsValue> {
+pub async fn check_cpu(wanted: usize, precision: JsValue) -> Result<JsValue, JsValue> {
     let threads = Some(threads::start(Some(wanted)).await.count);
-    let mut cpu = Cpu::new(CpuOptions { threads, coarse, ..CpuOptions::default() });
+    let precision = from_js(precision, "precision").map_err(|e| error(&e))?;
+    let mut cpu = Cpu::new(CpuOptions { threads, precision, ..CpuOptions::default() });
     to_js(&all(&mut cpu).await.map_err(|e| error(&e))?)
 }
 

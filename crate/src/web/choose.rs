@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{adapter, threads};
 use crate::{
     backend::{
-        Backend,
+        Backend, Precision,
         cpu::{Cpu, CpuOptions},
         gpu::{Gpu, GpuOptions},
     },
@@ -41,21 +41,21 @@ pub struct Chosen {
 
 impl Choice {
     /// Opens the backend; the processor's with `threads`, or as many as make sense.
-    pub async fn open(self, threads: Option<usize>) -> Result<(Box<dyn Backend>, Chosen)> {
+    pub async fn open(self, threads: Option<usize>, precision: Precision) -> Result<(Box<dyn Backend>, Chosen)> {
         if threads == Some(0) {
             return Err(Error::InvalidInput("threads is 0".into()));
         }
         match self {
-            Choice::Cpu => Ok(cpu(threads, "asked for".into()).await),
+            Choice::Cpu => Ok(cpu(threads, precision, "asked for".into()).await),
             Choice::WebGpu => gpu(adapter::ask().await, "asked for").await,
             Choice::Auto => match adapter::ask().await {
-                None => Ok(cpu(threads, "this browser offers no WebGPU adapter".into()).await),
+                None => Ok(cpu(threads, precision, "this browser offers no WebGPU adapter".into()).await),
                 Some(adapter) if adapter.software => {
                     let name = adapter.name.as_deref().unwrap_or("WebGPU adapter");
-                    Ok(cpu(threads, format!("the {name} is emulated by the processor, which is faster by itself")).await)
+                    Ok(cpu(threads, precision, format!("the {name} is emulated by the processor, which is faster by itself")).await)
                 }
                 adapter => match gpu(adapter, "a GPU is faster than the processor").await {
-                    Err(Error::NoWebGpu(why)) => Ok(cpu(threads, why).await),
+                    Err(Error::NoWebGpu(why)) => Ok(cpu(threads, precision, why).await),
                     chosen => chosen,
                 },
             },
@@ -72,9 +72,9 @@ async fn gpu(adapter: Option<adapter::Adapter>, reason: &str) -> Result<(Box<dyn
     Ok((Box::new(gpu), chosen))
 }
 
-async fn cpu(threads: Option<usize>, reason: String) -> (Box<dyn Backend>, Chosen) {
+async fn cpu(threads: Option<usize>, precision: Precision, reason: String) -> (Box<dyn Backend>, Chosen) {
     let threads = threads::start(threads).await;
-    let backend = Cpu::new(CpuOptions { threads: Some(threads.count), ..CpuOptions::default() });
+    let backend = Cpu::new(CpuOptions { threads: Some(threads.count), precision, ..CpuOptions::default() });
     let chosen = Chosen { device: backend.info().device, reason, threads: threads.count, threads_reason: threads.reason };
     (Box::new(backend), chosen)
 }

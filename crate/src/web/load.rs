@@ -16,7 +16,7 @@ use super::{
     values::to_js,
 };
 use crate::{
-    backend::Backend,
+    backend::{Backend, Precision},
     engine::{self, LoadOptions, Model},
     error::{Error, Result},
     models,
@@ -52,6 +52,7 @@ pub struct Options {
     backend: Choice,
     context_length: Option<usize>,
     threads: Option<usize>,
+    precision: Precision,
     quantize: Option<String>,
     hub: Option<String>,
     revision: Option<String>,
@@ -72,7 +73,7 @@ impl Options {
         if self.context_length == Some(0) {
             return Err(Error::InvalidInput("contextLength is 0".into()));
         }
-        self.backend.open(self.threads).await
+        self.backend.open(self.threads, self.precision).await
     }
 }
 

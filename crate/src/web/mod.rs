@@ -6,11 +6,12 @@
 //! * [`private`] loads from files that were handed over, where no network may be asked;
 //! * [`choose`] decides between GPU and processor, whose [`threads`] are workers;
 //! * `sessions` are conversations, open and saved;
-//! * [`check`] lets tests run the kernels in a browser.
+//! * `check` lets tests run the kernels in a browser, in a build of its own (feature `checks`).
 
 mod adapter;
 mod adapters;
 pub mod api;
+#[cfg(feature = "checks")]
 pub mod check;
 pub mod choose;
 pub mod clock;

@@ -1,5 +1,6 @@
 //! Activations in 8 bits, for products with quantised weights: groups of 32 share a scale, `x = scale * code`, codes -127 to 127,
-//! rounded to nearest, ties to even. [`crate::ops::matmul::round_activations`] is the plain form.
+//! rounded to nearest, ties to even. What that leaves of some groups is rounded again, into a second set of rows that has these groups
+//! only. [`crate::ops::matmul::round_activations`] is the plain form.
 #![allow(unsafe_code)] // Vector loads and stores.
 
 use std::marker::PhantomData;
@@ -26,6 +27,8 @@ pub struct Activations {
     /// `scale * sum`, per group and then per half group.
     totals: Vec<f32>,
     half_totals: Vec<f32>,
+    /// A bit for each group of a second rounding that is not nothing.
+    groups: Vec<u64>,
 }
 
 /// One row of [`Activations`].
@@ -45,6 +48,8 @@ pub struct Row {
     pub totals: *const f32,
     /// Scaled sum of each half group.
     pub half_totals: *const f32,
+    /// A bit for each group of a second rounding that is not nothing.
+    pub groups: *const u64,
 }
 
 impl Activations {
@@ -65,30 +70,45 @@ impl Activations {
         grow(&mut self.sums, n / HALF);
         grow(&mut self.totals, n / GROUP);
         grow(&mut self.half_totals, n / HALF);
+        let words = rows * self.words();
+        grow(&mut self.groups, words);
+    }
+
+    /// Words of a row's `groups`.
+    #[inline(always)]
+    pub fn words(&self) -> usize {
+        (self.cols / GROUP).div_ceil(64)
     }
 
     /// Columns, padded to whole groups.
+    #[inline(always)]
     pub fn cols(&self) -> usize {
         self.cols
     }
 
     /// Row `index`.
+    #[inline(always)]
     pub fn row(&self, index: usize) -> Row {
+        assert!((index + 1) * self.cols <= self.codes.len());
         let (at, groups) = (index * self.cols, index * self.cols / GROUP);
-        Row {
-            codes: self.codes[at..].as_ptr(),
-            magnitudes: self.magnitudes[at..].as_ptr(),
-            signs: self.signs[at..].as_ptr(),
-            scales: self.scales[groups..].as_ptr(),
-            sums: self.sums[2 * groups..].as_ptr(),
-            totals: self.totals[groups..].as_ptr(),
-            half_totals: self.half_totals[2 * groups..].as_ptr(),
+        // SAFETY: within the buffers, which `resize` makes equally long.
+        unsafe {
+            Row {
+                codes: self.codes.as_ptr().add(at),
+                magnitudes: self.magnitudes.as_ptr().add(at),
+                signs: self.signs.as_ptr().add(at),
+                scales: self.scales.as_ptr().add(groups),
+                sums: self.sums.as_ptr().add(2 * groups),
+                totals: self.totals.as_ptr().add(groups),
+                half_totals: self.half_totals.as_ptr().add(2 * groups),
+                groups: self.groups.as_ptr().add(index * self.words()),
+            }
         }
     }
 
     /// For writing rows.
     pub fn writer(&mut self) -> Writer<'_> {
-        let cols = self.cols;
+        let (cols, words) = (self.cols, self.words());
         let first = Target {
             codes: self.codes.as_mut_ptr(),
             magnitudes: self.magnitudes.as_mut_ptr(),
@@ -97,8 +117,9 @@ impl Activations {
             sums: self.sums.as_mut_ptr(),
             totals: self.totals.as_mut_ptr(),
             half_totals: self.half_totals.as_mut_ptr(),
+            groups: self.groups.as_mut_ptr(),
         };
-        Writer { first, cols, rows: self.codes.len() / cols.max(1), _borrow: PhantomData }
+        Writer { first, cols, words, rows: self.codes.len() / cols.max(1), _borrow: PhantomData }
     }
 }
 
@@ -106,6 +127,7 @@ impl Activations {
 pub struct Writer<'a> {
     first: Target,
     cols: usize,
+    words: usize,
     rows: usize,
     _borrow: PhantomData<&'a mut Activations>,
 }
@@ -123,14 +145,16 @@ struct Target {
     sums: *mut i32,
     totals: *mut f32,
     half_totals: *mut f32,
+    groups: *mut u64,
 }
 
 impl Writer<'_> {
-    /// Rounds `x` into row `index`, and what that leaves into the same row of `rest`, if any.
-    pub fn quantise(&self, level: Level, index: usize, x: &[f32], rest: Option<&Writer<'_>>) {
-        let rest = rest.map(|rest| rest.target(index));
+    /// Rounds `x` into row `index`, and what that leaves of the `again` groups with the largest scales into the same row of `rest`;
+    /// `signs` says whether magnitudes and signs are wanted.
+    pub fn quantise(&self, level: Level, index: usize, x: &[f32], rest: &Writer<'_>, again: usize, signs: bool) {
+        let rest = rest.target(index);
         assert!(x.len() <= self.cols);
-        level.run(Quantise { x, row: self.target(index), rest, cols: self.cols });
+        level.run(Quantise { x, row: self.target(index), rest, again, signs, groups: self.cols / GROUP, words: self.words });
     }
 
     fn target(&self, index: usize) -> Target {
@@ -146,6 +170,7 @@ impl Writer<'_> {
                 sums: self.first.sums.add(2 * groups),
                 totals: self.first.totals.add(groups),
                 half_totals: self.first.half_totals.add(2 * groups),
+                groups: self.first.groups.add(index * self.words),
             }
         }
     }
@@ -154,8 +179,11 @@ impl Writer<'_> {
 struct Quantise<'a> {
     x: &'a [f32],
     row: Target,
-    rest: Option<Target>,
-    cols: usize,
+    rest: Target,
+    again: usize,
+    signs: bool,
+    groups: usize,
+    words: usize,
 }
 
 impl Task for Quantise<'_> {
@@ -163,27 +191,46 @@ impl Task for Quantise<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let whole = self.x.len() / GROUP;
-        for g in 0..self.cols / GROUP {
-            let mut group = [0.0_f32; GROUP];
-            let have = if g < whole { GROUP } else { self.x.len() - g * GROUP };
-            group[..have].copy_from_slice(&self.x[g * GROUP..][..have]);
-            unsafe {
-                self.row.put::<S>(g, &mut group);
-                if let Some(rest) = self.rest {
-                    rest.put::<S>(g, &mut group);
+        let Quantise { row, rest, groups, words, signs, .. } = self;
+        unsafe {
+            for g in 0..groups {
+                row.put::<S>(g, &self.group(g), signs);
+            }
+            if self.again == 0 {
+                return;
+            }
+            let least = rest.least(&row, groups, self.again);
+            rest.keep(groups, words, |g| *row.scales.add(g) >= least);
+            for g in 0..groups {
+                if *row.scales.add(g) >= least {
+                    let mut group = self.group(g);
+                    row.subtract(g, &mut group);
+                    rest.put::<S>(g, &group, signs);
+                } else {
+                    rest.clear(g);
                 }
             }
         }
     }
 }
 
-impl Target {
-    /// Rounds a group; leaves in it what rounding took away.
+impl Quantise<'_> {
+    /// Group `g`, padded with zeros.
     #[inline(always)]
-    unsafe fn put<S: Simd>(&self, g: usize, group: &mut [f32; GROUP]) {
+    fn group(&self, g: usize) -> [f32; GROUP] {
+        let mut group = [0.0; GROUP];
+        let from = &self.x[g * GROUP..self.x.len().min((g + 1) * GROUP)];
+        group[..from.len()].copy_from_slice(from);
+        group
+    }
+}
+
+impl Target {
+    /// Rounds a group.
+    #[inline(always)]
+    unsafe fn put<S: Simd>(&self, g: usize, group: &[f32; GROUP], signs: bool) {
         unsafe {
-            let x = group.as_mut_ptr();
+            let x = group.as_ptr();
             let mut largest = S::splat(0.0);
             for i in (0..GROUP).step_by(S::LANES) {
                 largest = S::max(S::abs(S::load(x.add(i))), largest);
@@ -196,10 +243,8 @@ impl Target {
             for (half, sum) in sums.iter_mut().enumerate() {
                 let mut total = S::splat(0.0);
                 for i in (half * HALF..(half + 1) * HALF).step_by(S::LANES) {
-                    let value = S::load(x.add(i));
-                    let code = S::round(S::mul(value, inverse));
+                    let code = S::round(S::mul(S::load(x.add(i)), inverse));
                     S::store_i8(codes.add(i), code);
-                    S::store(x.add(i), S::sub(value, S::mul(code, S::splat(scale))));
                     total = S::add(total, code);
                 }
                 // Whole numbers: exact in any order.
@@ -207,13 +252,51 @@ impl Target {
                 *self.sums.add(2 * g + half) = *sum;
                 *self.half_totals.add(2 * g + half) = scale * *sum as f32;
             }
-            for i in g * GROUP..(g + 1) * GROUP {
-                let code = *self.codes.add(i);
-                *self.magnitudes.add(i) = code.abs();
-                *self.signs.add(i) = code >> 7;
+            if signs {
+                S::store_signs(codes, self.magnitudes.add(g * GROUP), self.signs.add(g * GROUP));
             }
             *self.scales.add(g) = scale;
             *self.totals.add(g) = scale * (sums[0] + sums[1]) as f32;
+        }
+    }
+
+    /// Makes a group nothing, whatever its codes are.
+    unsafe fn clear(&self, g: usize) {
+        unsafe {
+            *self.scales.add(g) = 0.0;
+            *self.totals.add(g) = 0.0;
+            *self.half_totals.add(2 * g) = 0.0;
+            *self.half_totals.add(2 * g + 1) = 0.0;
+        }
+    }
+
+    /// Takes from `x` what this has of it.
+    #[inline(always)]
+    unsafe fn subtract(&self, g: usize, x: &mut [f32; GROUP]) {
+        unsafe {
+            let scale = *self.scales.add(g);
+            for (i, x) in x.iter_mut().enumerate() {
+                *x -= scale * f32::from(*self.codes.add(g * GROUP + i));
+            }
+        }
+    }
+
+    /// Says which groups there are.
+    #[inline(always)]
+    unsafe fn keep(&self, groups: usize, words: usize, kept: impl Fn(usize) -> bool) {
+        for word in 0..words {
+            let within = word * 64..groups.min((word + 1) * 64);
+            let bits = within.clone().filter(|g| kept(*g)).fold(0, |bits, g| bits | 1_u64 << (g - within.start));
+            unsafe { *self.groups.add(word) = bits };
+        }
+    }
+
+    /// The `n`th largest scale of `row`; our own scales, not written yet, are the room to find it.
+    unsafe fn least(&self, row: &Target, groups: usize, n: usize) -> f32 {
+        unsafe {
+            let room = std::slice::from_raw_parts_mut(self.scales, groups);
+            std::ptr::copy_nonoverlapping(row.scales, self.scales, groups);
+            *room.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a)).1
         }
     }
 }

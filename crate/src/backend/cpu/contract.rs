@@ -17,8 +17,8 @@ impl Backend for Cpu {
         BackendInfo { name: "cpu", device, software: false }
     }
 
-    fn roundings(&self) -> usize {
-        1 + usize::from(self.rounded.fine.is_some())
+    fn precision(&self) -> Option<Precision> {
+        Some(self.rounded.precision)
     }
 
     fn max_plane_bytes(&self) -> usize {
@@ -31,7 +31,7 @@ impl Backend for Cpu {
     }
 
     fn write_weight(&mut self, weight: Weight, segment: usize, plane: Plane, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.host.weights[weight.0 as usize].write(segment, plane, offset, bytes)
+        self.host.weights[weight.0 as usize].write(segment, plane, offset, bytes, &self.pool)
     }
 
     fn drop_weight(&mut self, weight: Weight) {

@@ -1,5 +1,5 @@
-//! The processor: SIMD kernels on threads. Quantised weights are multiplied with activations rounded to 8 bits and, unless that is
-//! enough, with what rounding left, rounded again; float weights with f32. Every operation runs at once.
+//! The processor: SIMD kernels on threads. Quantised weights are multiplied with activations rounded to 8 bits and, where that costs most,
+//! with what rounding left, rounded again ([`Precision`]); float weights with f32. Every operation runs at once.
 //!
 //! * [`simd`]: the vector operations, per instruction set; kernels are written once over them;
 //! * [`pack`]: weights as kernels read them; `product.rs` and `activations.rs` multiply with them;
@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Rope, Session, SessionSpec, Tensor, Weight};
+use super::{Precision, Rope, Session, SessionSpec, Tensor, Weight};
 use crate::{error::Result, ops};
 
 mod activations;
@@ -29,7 +29,6 @@ mod snapshot;
 pub mod threads;
 mod weights;
 
-use activations::Activations;
 use parts::Parts;
 use pool::Pool;
 use simd::Level;
@@ -62,9 +61,8 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// The instruction set; by default the best.
     pub level: Option<Level>,
-    /// Round activations for quantised weights once, to 8 bits, rather than also what that leaves: nearly twice as fast, and as close to
-    /// the model's answer as other engines of this kind.
-    pub coarse: bool,
+    /// How activations for quantised weights are rounded.
+    pub precision: Precision,
 }
 
 /// `cos` and `sin` of every pair at each position so far: `[position][2][pairs]`.
@@ -118,7 +116,7 @@ impl Cpu {
             pool: Pool::new(threads),
             host: Host { level, weights: Vec::new(), ropes: Vec::new(), sessions: Vec::new(), step: Step::default() },
             sampled: VecDeque::new(),
-            rounded: multiply::Rounded { fine: (!options.coarse).then(Activations::default), ..multiply::Rounded::default() },
+            rounded: multiply::Rounded::new(options.precision),
             normed: Vec::new(),
             scratch: Vec::new(),
         }

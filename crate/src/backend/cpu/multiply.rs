@@ -3,22 +3,33 @@
 
 use super::{
     Host, View,
-    activations::Activations,
+    activations::{Activations, GROUP},
     each_row,
-    pack::ROWS,
+    pack::{Codes, ROWS},
     parts::Parts,
     pointwise,
     pool::Pool,
     product::{Input, Output, Product},
 };
-use crate::backend::Weight;
+use crate::backend::{Precision, Weight};
 
-/// Activations for quantised weights: rounded to 8 bits, and what that left, rounded again.
+/// Activations for quantised weights: rounded to 8 bits, and what that left, rounded again where [`Precision`] says so.
 #[derive(Default)]
 pub struct Rounded {
-    pub coarse: Activations,
-    /// None where 8 bits are enough.
-    pub fine: Option<Activations>,
+    pub precision: Precision,
+    coarse: Activations,
+    fine: Activations,
+}
+
+impl Rounded {
+    /// Without rows.
+    pub fn new(precision: Precision) -> Rounded {
+        Rounded { precision, ..Rounded::default() }
+    }
+
+    fn input(&self) -> Input<'_> {
+        Input::Rounded(&self.coarse, (self.precision != Precision::Fast).then_some(&self.fine))
+    }
 }
 
 /// A norm before a product: its weight, and what keeps it from dividing by 0.
@@ -46,14 +57,14 @@ impl Host {
         let rounds = self.matrix(weight).packed().any(|packed| packed.group > 1);
         if rounds {
             rounded.coarse.resize(x.rows, x.cols);
-            if let Some(fine) = &mut rounded.fine {
-                fine.resize(x.rows, x.cols);
-            }
+            rounded.fine.resize(x.rows, x.cols);
         }
         if norm.is_some() && normed.len() < x.rows * x.cols {
             normed.resize(x.rows * x.cols, 0.0);
         }
-        let (coarse, fine, shared) = (rounded.coarse.writer(), rounded.fine.as_mut().map(Activations::writer), Parts::new(normed));
+        let signs = self.matrix(weight).packed().any(|packed| packed.codes == Codes::Signed);
+        let again = rounded.precision.again(x.cols.div_ceil(GROUP));
+        let (coarse, fine, shared) = (rounded.coarse.writer(), rounded.fine.writer(), Parts::new(normed));
         each_row(pool, x.rows, x.cols, |row| {
             let mut floats = self.row(x, row);
             if let Some((norm, eps)) = norm {
@@ -63,7 +74,7 @@ impl Host {
                 floats = out;
             }
             if rounds {
-                coarse.quantise(self.level, row, floats, fine.as_ref());
+                coarse.quantise(self.level, row, floats, &fine, again, signs);
             }
         });
     }
@@ -81,33 +92,16 @@ impl Host {
                 if from < to {
                     let input = match packed.group {
                         1 => Input::Floats(floats.0, floats.1),
-                        _ => Input::Rounded(&rounded.coarse),
+                        _ => rounded.input(),
                     };
                     let output = Output { first, ..output };
                     let (blocks, wanted) = (from - start..to - start, 0..packed.rows);
-                    let product = Product { weight: packed, blocks, input, rows: 0..rows, from: 0, wanted, output };
-                    self.both(product, rounded);
+                    Product { weight: packed, blocks, input, rows: 0..rows, from: 0, wanted, output }.run(self.level);
                 }
                 start += packed.blocks();
                 first += packed.rows;
             }
         });
-    }
-
-    /// A product, and that with what rounding left, added to it.
-    fn both(&self, product: Product<'_>, rounded: &Rounded) {
-        let rest = match (&rounded.fine, product.weight.group) {
-            (Some(fine), 2..) => {
-                let Output { y, stride, .. } = product.output;
-                let output = Output { bias: None, residual: Some((y.cast_const(), stride)), ..product.output };
-                Some(Product { input: Input::Rounded(fine), output, ..product.clone() })
-            }
-            _ => None,
-        };
-        self.level.run(product);
-        if let Some(rest) = rest {
-            self.level.run(rest);
-        }
     }
 
     /// Each route's row times its expert's rows; experts' blocks are shared out, all routes of a block together.
@@ -133,7 +127,7 @@ impl Host {
                     if from < to && block * ROWS < to - start {
                         let input = match packed.group {
                             1 => Input::Floats(floats.0, floats.1),
-                            _ => Input::Rounded(&rounded.coarse),
+                            _ => rounded.input(),
                         };
                         // SAFETY: the bias has an element for each row of all experts.
                         let bias = output.bias.map(|bias| unsafe { bias.add(expert * out) });
@@ -141,7 +135,7 @@ impl Host {
                         for (route, _) in routes.iter().enumerate().filter(|(_, id)| **id == expert) {
                             let (blocks, wanted) = (block..block + 1, from - start..to - start);
                             let (rows, from) = (route..route + 1, route / share);
-                            self.both(Product { weight: packed, blocks, input, rows, from, wanted, output }, rounded);
+                            Product { weight: packed, blocks, input, rows, from, wanted, output }.run(self.level);
                         }
                     }
                     start += packed.rows;

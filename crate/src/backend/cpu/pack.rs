@@ -9,6 +9,7 @@
 
 use half::{bf16, f16};
 
+use super::{WORTH_A_FORK, parts::Parts, pool::Pool};
 use crate::{
     error::{Error, Result},
     quant::{Format, Integers, Plane},
@@ -57,6 +58,7 @@ impl Codes {
 
 /// Rows of one format, packed: `w = scale * (code - offset) + minimum`.
 pub struct Packed {
+    format: Format,
     /// How codes are kept.
     pub codes: Codes,
     /// Rows.
@@ -67,6 +69,8 @@ pub struct Packed {
     pub group: usize,
     /// Subtracted from codes.
     pub offset: i32,
+    /// Added to codes.
+    up: i32,
     /// Whether groups have minima.
     pub minima: bool,
     lines: Vec<Line>,
@@ -82,71 +86,101 @@ pub fn zeros<T: bytemuck::Zeroable + Clone>(n: Option<usize>) -> Result<Vec<T>> 
 }
 
 impl Packed {
-    /// Packs the planes of `rows` rows of `cols` elements.
-    pub fn new(format: Format, rows: usize, cols: usize, values: &[u8], scales: &[u8]) -> Result<Packed> {
+    /// Room for `rows` rows of `cols` elements: zeros, until they are written.
+    pub fn new(format: Format, rows: usize, cols: usize) -> Result<Packed> {
         let integers = format.integers();
         let codes = match integers {
             None if format == Format::F32 => Codes::F32,
             None if format == Format::F16 => Codes::F16,
             None => Codes::Bf16,
-            // -128, which no quantiser writes, has no opposite.
-            Some(Integers { largest: 32.., signed: true, .. }) if format == Format::Q8_0 && values.contains(&0x80) => Codes::Wide,
             Some(Integers { largest: 32.., signed: true, .. }) => Codes::Signed,
             Some(Integers { signed: true, .. }) => Codes::Fives,
             Some(Integers { largest: ..=15, .. }) => Codes::Nibbles,
             Some(Integers { largest: ..=31, .. }) => Codes::Fives,
             Some(_) => Codes::Sixes,
         };
-        // Other kernels take codes without sign: signed ones are moved up.
-        let up = match integers {
-            Some(Integers { signed: true, .. }) if codes == Codes::Wide => 128,
-            Some(Integers { signed: true, .. }) if codes == Codes::Fives => 16,
-            _ => 0,
-        };
-        let (group, offset) = integers.map_or((1, 0), |integers| (integers.group, integers.offset + up));
+        let (group, offset) = integers.map_or((1, 0), |integers| (integers.group, integers.offset));
+        // Kernels for bytes take codes without sign: signed ones are moved up.
+        let up = if codes == Codes::Fives && integers.is_some_and(|integers| integers.signed) { 16 } else { 0 };
         let padded = cols.next_multiple_of(format.group()).next_multiple_of(group);
         let minima = integers.is_some_and(|integers| integers.minima);
-        let mut packed = Packed { codes, rows, cols: padded, group, offset, minima, lines: Vec::new() };
+        let mut packed = Packed { format, codes, rows, cols: padded, group, offset: offset + up, up, minima, lines: Vec::new() };
         packed.lines = zeros(packed.blocks().checked_mul(packed.block_lines()))?;
-        let row_bytes = format.row_bytes(Plane::Values, cols);
-        let as_they_are = matches!(format.planes(), Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Q4_1);
-        let mut unpacked = vec![0_i8; if as_they_are { 0 } else { padded }];
-        for (row, source) in values.chunks_exact(row_bytes).take(rows).enumerate() {
-            match integers {
-                Some(integers) if !as_they_are => {
-                    (integers.codes)(source, &mut unpacked);
-                    unpacked.iter_mut().for_each(|code| *code = code.wrapping_add(up as u8 as i8));
-                    packed.put_codes(row, &unpacked);
-                }
-                _ => packed.put_row(row, source),
-            }
-        }
-        if let Some(integers) = integers {
-            packed.put_scales(scales, format.row_bytes(Plane::Scales, cols), &integers);
-        }
         Ok(packed)
     }
 
+    /// Packs whole rows of a plane, the first of them row `first`; threads share them.
+    pub fn write(&mut self, plane: Plane, first: usize, row_bytes: usize, bytes: &[u8], pool: &Pool) {
+        // -128, which no quantiser writes, has no opposite.
+        if plane == Plane::Values && self.codes == Codes::Signed && self.as_they_are() && bytes.contains(&0x80) {
+            self.widen();
+        }
+        let rows = first..first + bytes.len() / row_bytes;
+        let (from, blocks, block_lines) = (rows.start / ROWS, rows.end.div_ceil(ROWS) - rows.start / ROWS, self.block_lines());
+        let mut lines = std::mem::take(&mut self.lines);
+        let (shared, packed) = (Parts::new(&mut lines), &*self);
+        pool.split(blocks, WORTH_A_FORK.div_ceil(row_bytes * ROWS), &|blocks| {
+            let mut codes = Vec::new();
+            for block in blocks.start + from..blocks.end + from {
+                // SAFETY: each block is given out once.
+                #[allow(unsafe_code)]
+                let lines = unsafe { shared.part(block * block_lines..(block + 1) * block_lines) };
+                for row in rows.start.max(block * ROWS)..rows.end.min((block + 1) * ROWS) {
+                    let source = &bytes[(row - first) * row_bytes..][..row_bytes];
+                    match (plane, packed.format.integers()) {
+                        (Plane::Scales, Some(integers)) => packed.put_scales(lines, row % ROWS, source, &integers),
+                        (Plane::Values, Some(integers)) if !packed.as_they_are() => {
+                            codes.resize(packed.cols, 0);
+                            (integers.codes)(source, &mut codes);
+                            packed.put_codes(lines, row % ROWS, &codes);
+                        }
+                        _ => packed.put_row(lines, row % ROWS, source),
+                    }
+                }
+            }
+        });
+        self.lines = lines;
+    }
+
+    /// From -127 to 127 to 0 to 255.
+    fn widen(&mut self) {
+        (self.codes, self.offset) = (Codes::Wide, self.offset + 128);
+        let (group_lines, code_lines) = (self.group_lines(), self.code_lines());
+        for group in self.lines.chunks_exact_mut(group_lines) {
+            group[..code_lines].iter_mut().flat_map(|line| &mut line.0).for_each(|code| *code ^= 0x80);
+        }
+    }
+
+    /// Whether a row's plane has the elements as they are kept here, but for their order.
+    fn as_they_are(&self) -> bool {
+        matches!(self.format.planes(), Format::F32 | Format::F16 | Format::Bf16 | Format::Q4_0 | Format::Q4_1 | Format::Q8_0)
+    }
+
     /// Blocks of 16 rows, the last one perhaps with rows of zeros.
+    #[inline(always)]
     pub fn blocks(&self) -> usize {
         self.rows.div_ceil(ROWS)
     }
 
     /// A block: groups one after the other.
+    #[inline(always)]
     pub fn block(&self, block: usize) -> *const u8 {
         self.lines[block * self.block_lines()..].as_ptr().cast()
     }
 
     /// Lines of a group's codes.
+    #[inline(always)]
     pub fn code_lines(&self) -> usize {
         self.group / self.codes.per_line()
     }
 
     /// Lines of a group: codes, scales, minima.
+    #[inline(always)]
     pub fn group_lines(&self) -> usize {
         self.code_lines() + 1 + usize::from(self.minima)
     }
 
+    #[inline(always)]
     fn block_lines(&self) -> usize {
         match self.group {
             1 => self.cols.div_ceil(self.codes.per_line()),
@@ -161,47 +195,51 @@ impl Packed {
         block * self.block_lines() + within
     }
 
-    /// A row whose plane has the elements as they are kept here, but for their order.
-    fn put_row(&mut self, row: usize, source: &[u8]) {
-        let per_line = self.codes.per_line();
-        for (i, unit) in source.chunks_exact(4).enumerate() {
-            let line = self.line(row / ROWS, i * per_line);
-            let place = &mut self.lines[line].0;
+    /// The lines of a block that hold codes, in order.
+    fn codes_of<'l>(&self, lines: &'l mut [Line]) -> impl Iterator<Item = &'l mut [u8; 64]> {
+        let (per_group, codes) = match self.group {
+            1 => (lines.len(), lines.len()),
+            _ => (self.group_lines(), self.code_lines()),
+        };
+        lines.chunks_exact_mut(per_group).flat_map(move |group| group[..codes].iter_mut().map(|line| &mut line.0))
+    }
+
+    /// A row whose plane has the elements as they are kept here, into lane `lane` of a block.
+    fn put_row(&self, lines: &mut [Line], lane: usize, source: &[u8]) {
+        for (place, unit) in self.codes_of(lines).zip(source.chunks_exact(4)) {
             match self.codes {
                 // Two halves of a word lie 16 halves apart.
                 Codes::F16 | Codes::Bf16 => {
-                    place[2 * (row % ROWS)..][..2].copy_from_slice(&unit[..2]);
-                    place[32 + 2 * (row % ROWS)..][..2].copy_from_slice(&unit[2..]);
+                    place[2 * lane..][..2].copy_from_slice(&unit[..2]);
+                    place[32 + 2 * lane..][..2].copy_from_slice(&unit[2..]);
                 }
                 Codes::Nibbles => {
                     let word = u32::from_le_bytes([unit[0], unit[1], unit[2], unit[3]]);
                     let both = spread(word & 0xffff) | (spread(word >> 16) << 4);
-                    place[4 * (row % ROWS)..][..4].copy_from_slice(&both.to_le_bytes());
+                    place[4 * lane..][..4].copy_from_slice(&both.to_le_bytes());
                 }
-                _ => place[4 * (row % ROWS)..][..4].copy_from_slice(unit),
+                Codes::Wide => std::iter::zip(&mut place[4 * lane..][..4], unit).for_each(|(place, code)| *place = code ^ 0x80),
+                _ => place[4 * lane..][..4].copy_from_slice(unit),
             }
         }
     }
 
     /// A row of codes.
-    fn put_codes(&mut self, row: usize, codes: &[i8]) {
+    fn put_codes(&self, lines: &mut [Line], lane: usize, codes: &[i8]) {
         let per_line = self.codes.per_line();
-        for (i, codes) in codes.chunks_exact(per_line).enumerate() {
-            let line = self.line(row / ROWS, i * per_line);
-            for (j, place) in self.lines[line].0[4 * (row % ROWS)..][..4].iter_mut().enumerate() {
-                *place = codes[j] as u8 | if per_line == 8 { (codes[4 + j] as u8) << 4 } else { 0 };
+        let code = |code: i8| code.wrapping_add(self.up as i8) as u8;
+        for (place, codes) in self.codes_of(lines).zip(codes.chunks_exact(per_line)) {
+            for (j, place) in place[4 * lane..][..4].iter_mut().enumerate() {
+                *place = code(codes[j]) | if per_line == 8 { code(codes[4 + j]) << 4 } else { 0 };
             }
         }
     }
 
-    fn put_scales(&mut self, scales: &[u8], row_bytes: usize, integers: &Integers) {
-        for (row, source) in scales.chunks_exact(row_bytes).take(self.rows).enumerate() {
-            for g in 0..self.cols / self.group {
-                let line = self.line(row / ROWS, g * self.group) + self.code_lines();
-                let numbers = (integers.scale)(source, g);
-                for (i, number) in numbers.iter().enumerate().take(1 + usize::from(self.minima)) {
-                    self.lines[line + i].0[4 * (row % ROWS)..][..4].copy_from_slice(&number.to_le_bytes());
-                }
+    fn put_scales(&self, lines: &mut [Line], lane: usize, source: &[u8], integers: &Integers) {
+        for (g, group) in lines.chunks_exact_mut(self.group_lines()).enumerate() {
+            let numbers = (integers.scale)(source, g);
+            for (line, number) in group[self.code_lines()..].iter_mut().zip(numbers) {
+                line.0[4 * lane..][..4].copy_from_slice(&number.to_le_bytes());
             }
         }
     }

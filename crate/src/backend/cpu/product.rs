@@ -6,14 +6,14 @@ use std::{marker::PhantomData, ops::Range};
 use super::{
     activations::{Activations, GROUP, Row},
     pack::{Codes, Packed, ROWS},
-    simd::{self, Simd, Task, unroll},
+    simd::{self, Level, Simd, Task, unroll},
 };
 
 /// What a product multiplies with.
 #[derive(Clone, Copy)]
 pub enum Input<'a> {
-    /// For quantised weights.
-    Rounded(&'a Activations),
+    /// For quantised weights, and what rounding left of some groups.
+    Rounded(&'a Activations, Option<&'a Activations>),
     /// For float weights: rows of `stride` elements.
     Floats(*const f32, usize),
 }
@@ -52,24 +52,33 @@ pub struct Product<'a> {
     pub output: Output,
 }
 
-impl Task for Product<'_> {
+impl Product<'_> {
+    /// Computes it. Each kind of weight has a function of its own: a compiler at run time does better with small ones, and only with
+    /// those that a model needs.
+    pub fn run(self, level: Level) {
+        match self.weight.codes {
+            Codes::Nibbles if self.weight.group == 16 => level.run(Tiles::<Whole<Nibbles, 16>>(self, PhantomData)),
+            Codes::Nibbles => level.run(Tiles::<Whole<Nibbles, 32>>(self, PhantomData)),
+            Codes::Fives => level.run(Tiles::<Whole<Bytes<31>, 32>>(self, PhantomData)),
+            Codes::Sixes => level.run(Tiles::<Whole<Bytes<63>, 16>>(self, PhantomData)),
+            Codes::Signed => level.run(Tiles::<Whole<Signed, 32>>(self, PhantomData)),
+            Codes::Wide => level.run(Tiles::<Whole<Wide, 32>>(self, PhantomData)),
+            Codes::F32 => level.run(Tiles::<Floats<4>>(self, PhantomData)),
+            Codes::F16 => level.run(Tiles::<Floats<2>>(self, PhantomData)),
+            Codes::Bf16 => level.run(Tiles::<Floats<0>>(self, PhantomData)),
+        }
+    }
+}
+
+/// A product by one kernel.
+struct Tiles<'a, K>(Product<'a>, PhantomData<K>);
+
+impl<K: Kernel> Task for Tiles<'_, K> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        unsafe {
-            match self.weight.codes {
-                Codes::Nibbles if self.weight.group == 16 => self.tiles::<S, Whole<Nibbles, 16>>(),
-                Codes::Nibbles => self.tiles::<S, Whole<Nibbles, 32>>(),
-                Codes::Fives => self.tiles::<S, Whole<Bytes<31>, 32>>(),
-                Codes::Sixes => self.tiles::<S, Whole<Bytes<63>, 16>>(),
-                Codes::Signed => self.tiles::<S, Whole<Signed, 32>>(),
-                Codes::Wide => self.tiles::<S, Whole<Wide, 32>>(),
-                Codes::F32 => self.tiles::<S, Floats<4>>(),
-                Codes::F16 => self.tiles::<S, Floats<2>>(),
-                Codes::Bf16 => self.tiles::<S, Floats<0>>(),
-            }
-        }
+        unsafe { self.0.tiles::<S, K>() }
     }
 }
 
@@ -196,42 +205,93 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
         input: Input<'_>,
         row: usize,
     ) -> [[S::F; V]; T] {
-        let Input::Rounded(activations) = input else { unreachable!("quantised weights take rounded activations") };
-        let mut x = [activations.row(row); T];
-        unroll!(t in T => x[t] = activations.row(row + t));
+        let Input::Rounded(rounded, rest) = input else { unreachable!("quantised weights take rounded activations") };
+        let codes = unsafe { weight.block(block).add(lane * 4) };
+        let groups = Groups { codes, bytes: weight.group_lines() * 64, offset: weight.offset, minima: weight.minima };
+        let end = weight.cols.min(rounded.cols()) / G; // Beyond the activations there is only padding.
+        let (mut x, mut more) = ([rounded.row(row); T], [rest.unwrap_or(rounded).row(row); T]);
+        unroll!(t in T => (x[t], more[t]) = (rounded.row(row + t), rest.unwrap_or(rounded).row(row + t)));
         unsafe {
-            let (mut codes, bytes) = (weight.block(block).add(lane * 4), weight.group_lines() * 64);
-            let mut sums = [[S::splat(0.0); V]; T];
-            let mut of_group = [S::splat(0.0); V];
-            // Beyond the activations there is only padding.
-            for g in 0..weight.cols.min(activations.cols()) / G {
-                // (code - offset) * activation, summed: the offset's part is known before.
-                let mut dots = [[S::splat_i(0); V]; T];
-                unroll!(t in T => {
-                    let sum = match G {
-                        16 => *x[t].sums.add(g),
-                        _ => *x[t].sums.add(2 * g) + *x[t].sums.add(2 * g + 1),
-                    };
-                    dots[t] = [S::splat_i(-weight.offset * sum); V];
-                });
-                C::dot::<S, V, T, G>(&mut dots, codes, &x, g * G);
-                let scales = codes.add(G / C::LINE * 64).cast::<f32>();
-                unroll!(v in V => of_group[v] = S::load(scales.add(v * S::LANES)));
-                unroll!(t in T => {
-                    let a = S::splat(*x[t].scales.add(g * G / GROUP));
-                    unroll!(v in V => sums[t][v] = S::mul_add(S::mul(S::to_f(dots[t][v]), of_group[v]), a, sums[t][v]));
-                });
-                if weight.minima {
-                    let minima = scales.add(ROWS);
-                    unroll!(v in V => of_group[v] = S::load(minima.add(v * S::LANES)));
-                    unroll!(t in T => {
-                        let total = S::splat(if G == 16 { *x[t].half_totals.add(g) } else { *x[t].totals.add(g) });
-                        unroll!(v in V => sums[t][v] = S::mul_add(of_group[v], total, sums[t][v]));
-                    });
+            let nothing = S::splat(0.0);
+            let (mut sums, mut rests) = ([[nothing; V]; T], [[nothing; V]; T]);
+            // Groups in the order in which they lie in memory: what fetches ahead would lose its way otherwise.
+            let mut both = 0_u64;
+            for group in 0..rounded.cols() / GROUP {
+                if rest.is_some() && group % 64 == 0 {
+                    both = 0;
+                    unroll!(t in T => both |= *more[t].groups.add(group / 64));
                 }
-                codes = codes.add(bytes);
+                let again = both & 1 != 0;
+                both >>= 1;
+                for g in group * (GROUP / G)..end.min((group + 1) * (GROUP / G)) {
+                    if !again {
+                        groups.add::<S, C, V, T, G>(&mut sums, &x, g);
+                    } else if T == 1 {
+                        // Two rows at a time: weights are unpacked once.
+                        let mut two = [[nothing; V]; 2];
+                        unroll!(v in V => (two[0][v], two[1][v]) = (sums[0][v], rests[0][v]));
+                        groups.add::<S, C, V, 2, G>(&mut two, &[x[0], more[0]], g);
+                        unroll!(v in V => (sums[0][v], rests[0][v]) = (two[0][v], two[1][v]));
+                    } else {
+                        groups.add::<S, C, V, T, G>(&mut sums, &x, g);
+                        groups.add::<S, C, V, T, G>(&mut rests, &more, g);
+                    }
+                }
             }
+            unroll!(t in T => unroll!(v in V => sums[t][v] = S::add(sums[t][v], rests[t][v])));
             sums
+        }
+    }
+}
+
+/// A block's groups, from the first of some lanes on.
+#[derive(Clone, Copy)]
+struct Groups {
+    codes: *const u8,
+    /// From group to group.
+    bytes: usize,
+    offset: i32,
+    minima: bool,
+}
+
+impl Groups {
+    /// Adds the products of group `g`.
+    #[inline(always)]
+    unsafe fn add<S: Simd, C: Integers, const V: usize, const T: usize, const G: usize>(
+        self,
+        sums: &mut [[S::F; V]; T],
+        x: &[Row; T],
+        g: usize,
+    ) {
+        unsafe {
+            let codes = self.codes.add(g * self.bytes);
+            // (code - offset) * activation, summed: the offset's part is known before.
+            let nothing = S::splat_i(0);
+            let mut dots = [[nothing; V]; T];
+            unroll!(t in T => {
+                let sum = match G {
+                    16 => *x[t].sums.add(g),
+                    _ => *x[t].sums.add(2 * g) + *x[t].sums.add(2 * g + 1),
+                };
+                let start = S::splat_i(-self.offset * sum);
+                unroll!(v in V => dots[t][v] = start);
+            });
+            C::dot::<S, V, T, G>(&mut dots, codes, x, g * G);
+            let scales = codes.add(G / C::LINE * 64).cast::<f32>();
+            let mut of_group = [S::splat(0.0); V];
+            unroll!(v in V => of_group[v] = S::load(scales.add(v * S::LANES)));
+            unroll!(t in T => {
+                let a = S::splat(*x[t].scales.add(g * G / GROUP));
+                unroll!(v in V => sums[t][v] = S::mul_add(S::mul(S::to_f(dots[t][v]), of_group[v]), a, sums[t][v]));
+            });
+            if self.minima {
+                let minima = scales.add(ROWS);
+                unroll!(v in V => of_group[v] = S::load(minima.add(v * S::LANES)));
+                unroll!(t in T => {
+                    let total = S::splat(if G == 16 { *x[t].half_totals.add(g) } else { *x[t].totals.add(g) });
+                    unroll!(v in V => sums[t][v] = S::mul_add(of_group[v], total, sums[t][v]));
+                });
+            }
         }
     }
 }

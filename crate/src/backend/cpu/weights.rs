@@ -1,6 +1,6 @@
-//! A weight: planes while they arrive, packed when they are whole.
+//! A weight: rows are packed while their planes arrive.
 
-use super::pack::{Packed, zeros};
+use super::{pack::Packed, pool::Pool};
 use crate::{
     backend::Segment,
     error::{Error, Result},
@@ -16,54 +16,71 @@ pub struct Matrix {
     vector: Vec<f32>,
 }
 
-enum Rows {
-    Arriving { segment: Segment, planes: [Vec<u8>; 2], missing: usize },
-    Whole(Packed),
+struct Rows {
+    packed: Packed,
+    planes: [Arriving; 2],
+}
+
+/// A plane on its way: rows are packed as they arrive.
+struct Arriving {
+    row_bytes: usize,
+    /// Rows that are packed.
+    rows: usize,
+    /// The beginning of the next row.
+    begun: Vec<u8>,
 }
 
 impl Matrix {
     /// Without bytes.
     pub fn new(cols: usize, segments: &[Segment]) -> Result<Matrix> {
-        let arriving = |segment: &Segment| -> Result<Rows> {
-            let room = |plane| zeros(segment.rows.checked_mul(segment.format.row_bytes(plane, cols)));
-            let planes: [Vec<u8>; 2] = [room(Plane::Values)?, room(Plane::Scales)?];
-            let missing = planes.iter().map(Vec::len).sum();
-            Ok(Rows::Arriving { segment: *segment, planes, missing })
+        let room = |segment: &Segment| -> Result<Rows> {
+            let arriving = |plane| Arriving { row_bytes: segment.format.row_bytes(plane, cols), rows: 0, begun: Vec::new() };
+            let planes = [arriving(Plane::Values), arriving(Plane::Scales)];
+            Ok(Rows { packed: Packed::new(segment.format, segment.rows, cols)?, planes })
         };
-        Ok(Matrix { cols, segments: segments.iter().map(arriving).collect::<Result<_>>()?, vector: Vec::new() })
+        Ok(Matrix { cols, segments: segments.iter().map(room).collect::<Result<_>>()?, vector: Vec::new() })
     }
 
-    /// Bytes of a segment's plane; the segment is packed when all are there.
-    pub fn write(&mut self, index: usize, plane: Plane, offset: usize, bytes: &[u8]) -> Result<()> {
+    /// Bytes of a segment's plane, which come in order.
+    pub fn write(&mut self, index: usize, plane: Plane, offset: usize, mut bytes: &[u8], pool: &Pool) -> Result<()> {
         let refused =
             |what: &str| Error::InvalidInput(format!("{} bytes at {offset} of segment {index}, plane {plane:?}: {what}", bytes.len()));
-        let rows = self.segments.get_mut(index).ok_or_else(|| refused("no such segment"))?;
-        let Rows::Arriving { segment, planes, missing } = rows else { return Err(refused("it was whole already")) };
-        let target = &mut planes[usize::from(plane == Plane::Scales)];
-        let end = offset.checked_add(bytes.len()).filter(|end| *end <= target.len() && bytes.len() <= *missing);
-        let end = end.ok_or_else(|| refused("more than it holds"))?;
-        target[offset..end].copy_from_slice(bytes);
-        *missing -= bytes.len();
-        if *missing == 0 {
-            let [values, scales] = std::mem::take(planes);
-            let packed = Packed::new(segment.format, segment.rows, self.cols, &values, &scales)?;
-            *rows = Rows::Whole(packed);
-            if self.rows() == 1 {
-                let mut vector = vec![0.0; self.cols];
-                self.unpack_row(0, &mut vector);
-                self.vector = vector;
+        let Rows { packed, planes } = self.segments.get_mut(index).ok_or_else(|| refused("no such segment"))?;
+        let Arriving { row_bytes, rows, begun } = &mut planes[usize::from(plane == Plane::Scales)];
+        if offset != *rows * *row_bytes + begun.len() {
+            return Err(refused("not where the bytes before it end"));
+        }
+        if offset.checked_add(bytes.len()).is_none_or(|end| end > packed.rows * *row_bytes) {
+            return Err(refused("more than it holds"));
+        }
+        if !begun.is_empty() {
+            let (rest, after) = bytes.split_at(bytes.len().min(*row_bytes - begun.len()));
+            begun.extend(rest);
+            bytes = after;
+            if begun.len() < *row_bytes {
+                return Ok(());
             }
+            packed.write(plane, *rows, *row_bytes, begun, pool);
+            *rows += 1;
+            begun.clear();
+        }
+        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % (*row_bytes).max(1));
+        if !whole.is_empty() {
+            packed.write(plane, *rows, *row_bytes, whole, pool);
+            *rows += whole.len() / *row_bytes;
+        }
+        begun.extend(rest);
+        if self.rows() == 1 && self.segments[0].is_whole() {
+            let mut vector = vec![0.0; self.cols];
+            self.unpack_row(0, &mut vector);
+            self.vector = vector;
         }
         Ok(())
     }
 
     /// Rows of all segments.
     pub fn rows(&self) -> usize {
-        let of = |rows: &Rows| match rows {
-            Rows::Arriving { segment, .. } => segment.rows,
-            Rows::Whole(packed) => packed.rows,
-        };
-        self.segments.iter().map(of).sum()
+        self.segments.iter().map(|rows| rows.packed.rows).sum()
     }
 
     /// The numbers of a matrix of one row.
@@ -74,9 +91,9 @@ impl Matrix {
 
     /// The segments.
     pub fn packed(&self) -> impl Iterator<Item = &Packed> {
-        self.segments.iter().map(|rows| match rows {
-            Rows::Whole(packed) => packed,
-            Rows::Arriving { .. } => panic!("a weight is used before all its bytes were written"),
+        self.segments.iter().map(|rows| {
+            assert!(rows.is_whole(), "a weight is used before all its bytes were written");
+            &rows.packed
         })
     }
 
@@ -89,5 +106,11 @@ impl Matrix {
             row -= packed.rows;
         }
         panic!("row {row} past the end of a weight");
+    }
+}
+
+impl Rows {
+    fn is_whole(&self) -> bool {
+        self.planes.iter().all(|plane| plane.row_bytes == 0 || plane.rows == self.packed.rows)
     }
 }

@@ -113,6 +113,17 @@ pub unsafe trait Simd: Copy {
     unsafe fn low_nibbles(b: Self::B) -> Self::B;
     /// The upper four bits of each byte.
     unsafe fn high_nibbles(b: Self::B) -> Self::B;
+    /// Of 32 bytes at `codes`, none of them -128: each one's magnitude, and -1 where it is negative, else 0.
+    #[inline(always)]
+    unsafe fn store_signs(codes: *const i8, magnitudes: *mut i8, signs: *mut i8) {
+        for i in 0..32 {
+            unsafe {
+                let code = *codes.add(i);
+                *magnitudes.add(i) = code.abs();
+                *signs.add(i) = code >> 7;
+            }
+        }
+    }
     /// `-w` where `sign` is all ones; `w` is not -128.
     unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B;
 
@@ -218,7 +229,7 @@ impl Level {
     }
 
     /// Runs `task` with this instruction set.
-    #[inline]
+    #[inline(never)]
     pub fn run<T: Task>(self, task: T) -> T::Output {
         // SAFETY: `available` gives a level only where the machine has it.
         unsafe {

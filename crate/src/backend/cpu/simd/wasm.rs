@@ -137,6 +137,16 @@ unsafe impl Simd for Wasm {
         v128_and(u16x8_shr(b, 4), u8x16_splat(15))
     }
     #[inline(always)]
+    unsafe fn store_signs(codes: *const i8, magnitudes: *mut i8, signs: *mut i8) {
+        for i in [0, 16] {
+            unsafe {
+                let code = v128_load(codes.add(i).cast());
+                v128_store(magnitudes.add(i).cast(), i8x16_abs(code));
+                v128_store(signs.add(i).cast(), i8x16_shr(code, 7));
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn apply_sign(w: Self::B, sign: Self::B) -> Self::B {
         i8x16_sub(v128_xor(w, sign), sign)
     }
