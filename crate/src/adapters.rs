@@ -207,8 +207,11 @@ impl Adapters {
             _ => None,
         }
         .ok_or_else(|| {
-            let message = format!("the adapter was made for another base: its tensor {tensor:?} changes {name:?}");
-            Error::InvalidInput(format!("{message}, and this model has no such linear map"))
+            let message = format!("its tensor {tensor:?} changes {name:?}");
+            Error::InvalidInput(match name.contains(".experts.") {
+                true => format!("adapters of experts are not supported: {message}"),
+                false => format!("the adapter was made for another base: {message}, and this model has no such linear map"),
+            })
         })
     }
 }

@@ -4,7 +4,7 @@ import type { Session } from "./session.js";
 /**
  * Where a model lies: the address of a package, of a GGUF file (`*.gguf`; of a split one, any part) or of a checkpoint's
  * directory; a hub's `org/name[@revision][/file.gguf]`; a GGUF `File`; the `File`s of a split GGUF, a checkpoint or a package, or
- * their directory; `store:` and an id of `store.list()`.
+ * their directory (folders of Sentence Transformers' modules, as `1_Pooling`, are read, too); `store:` and an id of `store.list()`.
  */
 export type ModelSource = string | URL | File | readonly File[] | FileSystemDirectoryHandle;
 

@@ -7,16 +7,39 @@ use std::{
     path::Path,
 };
 
+use futures_util::{StreamExt, stream};
 use half::f16;
 use openweights::{
+    engine::Model,
     quant::Format,
-    weights::gguf::{self, Parsed},
+    weights::{
+        files::Memory,
+        gguf::{self, Parsed},
+        import::{self, Options},
+        package,
+    },
 };
 
-use crate::gguf_writer::{Gguf, GgufTensor};
+use crate::{
+    gguf_writer::{Gguf, GgufTensor},
+    load, reference,
+};
+
+/// The model of the file at `path` on the reference backend, with its K-quants in f32.
+pub fn model(path: &Path) -> Model {
+    let bytes = without_k_quants(path).to_bytes().1;
+    let (len, mut memory) = (bytes.len() as u64, Memory::default());
+    let checkpoint = pollster::block_on(async {
+        // Not all at once: what was received and not yet read is moved with every block.
+        let stream = stream::iter(bytes.chunks(1 << 20).map(|chunk| Ok(chunk.to_vec()))).boxed_local();
+        let manifest = import::gguf(stream, len, Options::default(), &mut memory, &mut |_, _| {}).await?;
+        package::open(&manifest, Box::new(memory)).await
+    });
+    load(&checkpoint.expect("it is imported"), reference()).expect("the model loads")
+}
 
 /// The file at `path` with its tensors in Q4_K and Q6_K written as f32.
-pub fn without_k_quants(path: &Path) -> Gguf {
+fn without_k_quants(path: &Path) -> Gguf {
     let mut file = File::open(path).expect("the file");
     let len = file.metadata().expect("a length").len();
     let mut prefix = Vec::new();

@@ -7,13 +7,14 @@ pub mod gguf_writer;
 pub mod real;
 pub mod rng;
 pub mod vocabularies;
+pub mod world;
 
 use std::path::PathBuf;
 
 use openweights::{
     Result,
     backend::{
-        Backend,
+        Backend, Precision,
         cpu::{Cpu, CpuOptions},
         gpu::Gpu,
         reference::Reference,
@@ -66,6 +67,11 @@ pub fn reference() -> Box<dyn Backend> {
 /// The CPU backend with the machine's best instructions, on two threads.
 pub fn cpu() -> Box<dyn Backend> {
     Box::new(Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }))
+}
+
+/// The same, rounding activations as said.
+pub fn cpu_of(precision: Precision) -> Box<dyn Backend> {
+    Box::new(Cpu::new(CpuOptions { threads: Some(2), precision, ..CpuOptions::default() }))
 }
 
 /// The GPU backend; a machine that runs the tests must have an adapter, in software if need be.

@@ -3,7 +3,7 @@
 use openweights::{engine::Model, ops::score};
 use serde_json::Value;
 
-use crate::{ids, logits};
+use crate::ids;
 
 /// Numbers of a JSON array.
 pub fn numbers(value: &Value) -> Vec<f64> {
@@ -23,30 +23,29 @@ pub fn prompt_difference(rows: &[Vec<f32>], golden: &Value) -> f64 {
     largest
 }
 
-/// Likelihoods, and the twenty largest log-probabilities, of every position of a text; a chunk of logits is held at a time.
-/// Returns the largest difference.
-pub fn text_difference(model: &mut Model, text: &Value) -> f64 {
+/// Likelihoods, and the twenty largest log-probabilities, of every position of a text. Returns the largest difference.
+pub fn text_difference(rows: &[Vec<f32>], text: &Value) -> f64 {
     let (all, nll, top) = (ids(&text["ids"]), numbers(&text["nll"]), text["top20"].as_array().expect("top20"));
-    let (vocab, mut largest, mut seen) = (model.info().vocab_size, 0.0_f64, 0);
-    let result = model.logits(&all, |first, rows| {
-        for (row, position) in rows.chunks_exact(vocab).zip(first..) {
-            if let Some(nll) = nll.get(position) {
-                largest = largest.max((-score::log_probability(row, all[position + 1]) - nll).abs());
-            }
-            for (id, expected) in ids(&top[position]["ids"]).iter().zip(numbers(&top[position]["logprobs"])) {
-                largest = largest.max((score::log_probability(row, *id) - expected).abs());
-            }
-            seen += 1;
+    assert_eq!(rows.len(), all.len());
+    let mut largest = 0.0_f64;
+    for (position, row) in rows.iter().enumerate() {
+        let sum = score::log_sum_exp(row);
+        let mut compare = |id: u32, expected: f64| largest = largest.max((f64::from(row[id as usize]) - sum - expected).abs());
+        if let Some(nll) = nll.get(position) {
+            compare(all[position + 1], -nll);
         }
-        Ok(())
-    });
-    pollster::block_on(result).expect("logits");
-    assert_eq!(seen, all.len());
+        ids(&top[position]["ids"]).into_iter().zip(numbers(&top[position]["logprobs"])).for_each(|(id, expected)| compare(id, expected));
+    }
     largest
 }
 
-/// The mean Kullback-Leibler divergence of `model` from `exact` over the positions of `ids`.
-pub fn mean_kl(exact: &mut Model, model: &mut Model, ids: &[u32]) -> f64 {
-    let kl: Vec<f64> = logits(exact, ids).iter().zip(&logits(model, ids)).map(|(p, q)| score::kl_divergence(p, q)).collect();
-    kl.iter().sum::<f64>() / kl.len() as f64
+/// The mean Kullback-Leibler divergence of `model` from the logits `exact` of the first tokens of `ids`; a chunk of its own is held at a time.
+pub fn mean_kl(exact: &[Vec<f32>], model: &mut Model, ids: &[u32]) -> f64 {
+    let (vocab, mut sum) = (model.info().vocab_size, 0.0);
+    let result = model.logits(&ids[..exact.len()], |first, rows| {
+        sum += exact[first..].iter().zip(rows.chunks_exact(vocab)).map(|(p, q)| score::kl_divergence(p, q)).sum::<f64>();
+        Ok(())
+    });
+    pollster::block_on(result).expect("logits");
+    sum / exact.len() as f64
 }

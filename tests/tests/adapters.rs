@@ -494,6 +494,30 @@ fn another_base_is_refused_by_the_tensor_s_name() {
     }
 }
 
+/// Routed products have no place for an adapter: one that was trained on experts is refused by the tensor's name.
+#[test]
+fn adapters_of_experts_are_refused_by_name() {
+    for (name, module, out) in [
+        ("mixtral_moe", "model.layers.0.block_sparse_moe.experts.1.w1", 96),
+        ("qwen3_moe", "model.layers.0.mlp.experts.1.up_proj", 32),
+        ("gpt_oss", "model.layers.0.mlp.experts.down_proj", 64),
+    ] {
+        let mut memory = peft("lora_r4");
+        let floats = |shape: [usize; 2]| (shape.to_vec(), vec![0.0; shape[0] * shape[1]]);
+        let tensor = |part: &str| format!("base_model.model.{module}.{part}.weight");
+        let all = [(tensor("lora_A"), floats([4, 64])), (tensor("lora_B"), floats([out, 4]))].into();
+        memory.files.insert("adapter_model.safetensors".into(), file(&all));
+        let (adapter, base) = (opened(&memory).expect("opens"), base(name));
+        let mut model = load(&base, reference()).expect("loads");
+        let error = add(&mut model, &adapter, "lora", 1.0, &base).expect_err("refused");
+        assert_eq!(error.code(), "invalid_input");
+        for text in [module, "experts"] {
+            assert!(error.to_string().contains(text), "{name}: {error}");
+        }
+        assert!(model.adapters().is_empty());
+    }
+}
+
 #[test]
 fn adapters_are_listed_and_named() {
     let base = base("llama_plain");

@@ -1,115 +1,34 @@
 //! Publishers' files by address, hub id or as a person's own: what is asked for and in which order, what ends up in the store,
 //! and that nothing half-written ever counts as a model.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::collections::BTreeMap;
 
-use futures_util::FutureExt;
 use openweights::{
-    Result, engine, models,
     quant::Plane,
     weights::{
         self, Checkpoint,
-        abort::Abort,
-        acquire::{Acquire, Checks, Inspection, Kind},
+        acquire::Kind,
         import::Quantize,
         manifest::sha256_hex,
-        network::{Authorized, Headers},
+        network::Headers,
         package,
-        progress::{Phase, Progress},
+        progress::Phase,
         source::{Access, Source},
-        store::{self, Record, Storage, StoreFiles},
-        store_memory::MemoryStorage,
+        store::{self, Storage},
     },
 };
 use openweights_tests::{
-    fake::{FakeClock, Fault, Host},
+    fake::Fault,
     fixture,
     gguf_writer::tiny_llama,
     load_for, logits, reference,
+    world::{HUB, World, own},
 };
 use serde_json::Value;
 
-const HUB: &str = "https://hub.example";
 const GGUF: &str = "https://host.example/files/tiny.gguf";
 const WEIGHTS: &str = "model.safetensors";
 const COMMIT: &str = "0123456789012345678901234567890123456789";
-
-struct World {
-    host: Host,
-    storage: MemoryStorage,
-    access: Access,
-    quantize: Option<Quantize>,
-    abort: Abort,
-    abort_at: Option<u64>,
-    seen: RefCell<Vec<Progress>>,
-}
-
-impl World {
-    fn new(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> World {
-        World {
-            host: Host { files: files.into_iter().collect(), ..Host::default() },
-            storage: MemoryStorage::default(),
-            access: Access { hub: Some(HUB.into()), ..Access::default() },
-            quantize: None,
-            abort: Abort::default(),
-            abort_at: None,
-            seen: RefCell::default(),
-        }
-    }
-
-    fn with<T>(&self, source: &Source, run: impl AsyncFnOnce(Acquire<'_>, Source) -> Result<T>) -> Result<T> {
-        let progress = |p: Progress| {
-            assert!(p.loaded <= p.total, "{p:?}");
-            if self.abort_at.is_some_and(|at| p.loaded >= at && p.phase == Phase::Import) {
-                self.abort.set();
-            }
-            self.seen.borrow_mut().push(p);
-        };
-        let fetch = Authorized { fetch: &self.host, origin: HUB.into(), token: self.access.token.clone() };
-        let known = |model_type: &str| match models::KNOWN.contains(&model_type) {
-            true => Ok(()),
-            false => Err(openweights::Error::UnsupportedArchitecture(model_type.into())),
-        };
-        let acquire = Acquire {
-            storage: &self.storage,
-            fetch: &fetch,
-            clock: &FakeClock::default(),
-            abort: &self.abort,
-            progress: &progress,
-            checks: Checks { known, check: |checkpoint| engine::check(checkpoint).boxed_local() },
-        };
-        pollster::block_on(run(acquire, source.clone()))
-    }
-
-    fn source(&self, text: &str) -> Source {
-        Source::parse(text, &self.access).unwrap()
-    }
-
-    fn load_source(&self, source: &Source) -> Result<Record> {
-        self.with(source, async |acquire, source| acquire.load(source, self.quantize).await)
-    }
-
-    fn load(&self, text: &str) -> Result<Record> {
-        self.load_source(&self.source(text))
-    }
-
-    fn inspect(&self, text: &str) -> Result<Inspection> {
-        self.with(&self.source(text), async |acquire, source| acquire.inspect(source, self.quantize).await)
-    }
-
-    fn open(&self, record: &Record) -> Checkpoint {
-        let files = StoreFiles::new(Rc::new(self.storage.clone()), record.manifest.clone());
-        pollster::block_on(package::open(&record.manifest, Box::new(files))).unwrap()
-    }
-
-    /// Nothing is left of a load that failed.
-    #[track_caller]
-    fn assert_empty(&self) {
-        assert_eq!(pollster::block_on(self.storage.records()).unwrap(), Vec::<String>::new());
-        assert_eq!(pollster::block_on(self.storage.blobs()).unwrap(), Vec::<String>::new());
-        assert_eq!(self.storage.partials(), Vec::<String>::new());
-    }
-}
 
 /// The files of a fixture, at addresses.
 fn directory(base: &str, name: &str) -> BTreeMap<String, Vec<u8>> {
@@ -407,12 +326,6 @@ fn cancelling_and_a_full_store_leave_nothing() {
 }
 
 /// A person's own files, as the page hands them over.
-fn own(files: &BTreeMap<String, Vec<u8>>) -> (World, Source) {
-    let world = World::new(files.iter().map(|(name, bytes)| (format!("file:{name}"), bytes.clone())));
-    let source = Source::files(files.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()).unwrap();
-    (world, source)
-}
-
 #[test]
 fn a_persons_own_files_are_known_by_their_contents() {
     let files = directory("", "llama_plain");

@@ -1,7 +1,7 @@
 // Embeddings through the package, on WebGPU and on the CPU: a tiny BERT with a tokenizer of words w0, w1, ...
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
@@ -11,7 +11,8 @@ const BERT = `${root}/tests/fixtures/tiny/bert_mean`;
 const golden = JSON.parse(readFileSync(`${BERT}/golden.json`, "utf8"));
 const text = golden.input_ids.map((id) => `w${id}`).join(" ");
 
-function encoderPackage() {
+/** The checkpoint, with Sentence Transformers' modules: the first token, then a dense layer that takes its first 16 elements. */
+function encoder() {
   const folder = mkdtempSync(path.join(tmpdir(), "openweights-"));
   for (const file of ["config.json", "model.safetensors"]) copyFileSync(`${BERT}/${file}`, `${folder}/${file}`);
   const vocab = Object.fromEntries(Array.from({ length: 384 }, (_, id) => [`w${id}`, id]));
@@ -19,10 +20,26 @@ function encoderPackage() {
   const tokenizer = { version: "1.0", added_tokens: [], pre_tokenizer: { type: "WhitespaceSplit" }, model };
   writeFileSync(`${folder}/tokenizer.json`, JSON.stringify(tokenizer));
   execFileSync(`${root}/target/debug/openweights`, ["convert", folder, `${folder}/package`], { stdio: "ignore" });
-  return `${folder}/package`;
+
+  const put = (file, content) => {
+    mkdirSync(path.dirname(`${folder}/${file}`), { recursive: true });
+    writeFileSync(`${folder}/${file}`, typeof content === "object" && !Buffer.isBuffer(content) ? JSON.stringify(content) : content);
+  };
+  const module = (path, type) => ({ path, type: `sentence_transformers.models.${type}` });
+  put("modules.json", [module("", "Transformer"), module("1_Pooling", "Pooling"), module("2_Dense", "Dense")]);
+  put("1_Pooling/config.json", { pooling_mode_cls_token: true });
+  put("2_Dense/config.json", { in_features: 64, out_features: 16, bias: false, activation_function: "torch.nn.modules.linear.Identity" });
+  const weight = Float32Array.from({ length: 16 * 64 }, (_, i) => (i % 64 === Math.floor(i / 64) ? 1 : 0));
+  const header = JSON.stringify({ "linear.weight": { dtype: "F32", shape: [16, 64], data_offsets: [0, weight.byteLength] } });
+  const length = Buffer.alloc(8);
+  length.writeUInt32LE(header.length);
+  put("2_Dense/model.safetensors", Buffer.concat([length, Buffer.from(header), Buffer.from(weight.buffer)]));
+  return folder;
 }
 
-const env = environment({ roots: { [TINY]: encoderPackage() } });
+const folder = encoder();
+const CHECKPOINT = ["config.json", "model.safetensors", "tokenizer.json", "modules.json", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"];
+const env = environment({ roots: { [TINY]: `${folder}/package`, "/checkpoint/": folder } });
 const embed = (page, params) => outcome(page, (params) => model.embeddings.create(params), params);
 const near = (vector, expected) => vector.every((value, i) => Math.abs(value - expected[i]) < 1e-3) && vector.length === expected.length;
 
@@ -56,3 +73,33 @@ for (const backend of ["webgpu", "cpu"]) {
     await page.context().close();
   });
 }
+
+test("a person's own folder with modules: by address, as a handle, as files", async () => {
+  const page = await apiPage(env);
+  const vectors = await outcome(page, async ([names, input]) => {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("mine", { create: true });
+    const files = [];
+    for (const name of names) {
+      const bytes = await (await fetch(`/checkpoint/${name}`)).arrayBuffer();
+      const parts = name.split("/");
+      const inner = parts.length > 1 ? await folder.getDirectoryHandle(parts[0], { create: true }) : folder;
+      const writer = await (await inner.getFileHandle(parts.at(-1), { create: true })).createWritable();
+      await writer.write(bytes);
+      await writer.close();
+      files.push(new File([bytes], name)); // as the demo page names what lies in a dropped folder
+    }
+    await (await folder.getDirectoryHandle("onnx", { create: true })).getFileHandle("config.json", { create: true });
+    const vectors = [];
+    for (const source of ["/checkpoint/", folder, files]) {
+      const model = await ow.load(source, { backend: "cpu" });
+      vectors.push((await model.embeddings.create({ input })).data[0].embedding);
+      await model.unload();
+    }
+    return vectors;
+  }, [CHECKPOINT, text]);
+  const first = golden.cls_normalised.slice(0, 16);
+  const length = Math.hypot(...first);
+  assert.equal(vectors.length, 3, JSON.stringify(vectors));
+  for (const vector of vectors) assert(near(vector, first.map((v) => v / length)));
+  await page.context().close();
+});

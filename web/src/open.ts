@@ -21,17 +21,23 @@ function label(chosen: readonly File[]): string {
   return (gguf?.name ?? inFolder) || `${chosen.length} files`;
 }
 
-/** The files that lie directly in a dropped folder; dropped files are themselves. */
-async function contents(entry: FileSystemEntry | File): Promise<File[]> {
+/**
+ * The files of a dropped folder and of its folders `1_Pooling`, `2_Dense`, ..., which are named with their path; dropped files are themselves.
+ * `within` is the folder's path from the dropped one, none for what was dropped.
+ */
+async function contents(entry: FileSystemEntry | File, within?: string): Promise<File[]> {
   if (entry instanceof File) return [entry];
-  const file = (entry: FileSystemEntry) => new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
-  if (entry.isFile) return [await file(entry)];
+  if (entry.isFile) {
+    const file = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
+    return [within ? new File([file], `${within}/${file.name}`) : file];
+  }
+  if (within || (within === "" && !/^\d+_/.test(entry.name))) return [];
   const reader = (entry as FileSystemDirectoryEntry).createReader();
   const found: File[] = [];
   for (;;) {
     const some = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject)); // 100 at a time
     if (!some.length) return found;
-    found.push(...(await Promise.all(some.filter(({ isFile }) => isFile).map(file))));
+    found.push(...(await Promise.all(some.map((inner) => contents(inner, within === undefined ? "" : entry.name)))).flat());
   }
 }
 
@@ -79,7 +85,7 @@ export function startOpen(onOpen: (opened: Opened) => void, onError: (error: unk
     // What was not dragged from a disk has no entry.
     const entries = items.map((item) => item.webkitGetAsEntry() ?? item.getAsFile()).filter((entry) => entry !== null);
     try {
-      const chosen = (await Promise.all(entries.map(contents))).flat();
+      const chosen = (await Promise.all(entries.map((entry) => contents(entry)))).flat();
       openFiles(chosen, entries.length === 1 ? entries[0]?.name : undefined);
     } catch (error) {
       onError(error);

@@ -167,7 +167,7 @@ impl Attention {
     }
 }
 
-/// The function of a gated MLP.
+/// The function of a gated MLP, or of a layer without a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x / (1 + exp(-x))`.
@@ -176,6 +176,8 @@ pub enum Activation {
     GeluTanh,
     /// `x / 2 * (1 + erf(x / sqrt(2)))`.
     Gelu,
+    /// `tanh(x)`.
+    Tanh,
     /// `c / (1 + exp(-1.702 c))` with `c = min(x, 7)`. As a gate it multiplies `min(max(up, -7), 7) + 1` instead of `up`.
     ClampedQuickGelu,
 }

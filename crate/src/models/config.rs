@@ -5,27 +5,6 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-use crate::backend::Attention;
-
-/// The sizes that nearly all decoders name alike.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sizes {
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Width of the MLP.
-    pub intermediate: usize,
-    /// Number of blocks.
-    pub layers: usize,
-    /// Logits of a position.
-    pub vocab: usize,
-    /// Positions that the model was made for.
-    pub context: usize,
-    /// Of the norms.
-    pub eps: f32,
-    /// Heads, scaled by `1 / sqrt(head_dim)`.
-    pub attention: Attention,
-}
-
 /// A model's `config.json`.
 #[derive(Debug, Clone, Copy)]
 pub struct Config<'a>(pub &'a Value);
@@ -83,6 +62,28 @@ impl<'a> Config<'a> {
         value.as_bool().ok_or_else(|| Error::InvalidFile(format!("config.json: {key:?} is {value}, neither true nor false")))
     }
 
+    /// An object, if present.
+    pub fn object(self, key: &str) -> Result<Option<Config<'a>>> {
+        match self.get(key) {
+            Some(value) if !value.is_object() => Err(Error::InvalidFile(format!("config.json: {key:?} is {value}, not an object"))),
+            value => Ok(value.map(Config)),
+        }
+    }
+
+    /// A list, if present.
+    pub fn list(self, key: &str) -> Result<Option<&'a [Value]>> {
+        match self.get(key).map(Value::as_array) {
+            Some(None) => Err(Error::InvalidFile(format!("config.json: {key:?} is {}, not a list", self.0[key]))),
+            list => Ok(list.flatten().map(Vec::as_slice)),
+        }
+    }
+
+    /// What is said of rotary positions: `rope_parameters`, or `rope_scaling`.
+    pub fn rope(self) -> Result<Option<Config<'a>>> {
+        let (new, old) = (self.object("rope_parameters")?, self.object("rope_scaling")?);
+        Ok(new.or(old))
+    }
+
     /// A field that may only have one value, or be absent.
     pub fn only(self, key: &str, value: &Value) -> Result<()> {
         match self.get(key) {
@@ -93,37 +94,12 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// The heads of a residual stream `hidden` wide; `head_dim` defaults to `hidden / heads`.
-    pub fn attention(self, hidden: usize) -> Result<Attention> {
-        let heads = self.size("num_attention_heads")?;
-        let kv_heads = self.size_or_none("num_key_value_heads")?.unwrap_or(heads);
-        let head_dim = self.size_or_none("head_dim")?.unwrap_or(hidden / heads);
-        if head_dim == 0 || head_dim > 1024 || heads > 1024 || !heads.is_multiple_of(kv_heads) {
-            let message = format!("config.json: {heads} heads, {kv_heads} key/value heads, {head_dim} elements a head");
-            return Err(Error::InvalidFile(message));
-        }
-        Ok(Attention::new(heads, kv_heads, head_dim))
-    }
-
-    /// Sizes.
-    pub fn sizes(self) -> Result<Sizes> {
-        let hidden = self.size("hidden_size")?;
-        Ok(Sizes {
-            hidden,
-            intermediate: self.size("intermediate_size")?,
-            layers: self.size("num_hidden_layers")?,
-            vocab: self.size("vocab_size")?,
-            context: self.size("max_position_embeddings")?,
-            eps: self.need_number("rms_norm_eps")? as f32,
-            attention: self.attention(hidden)?,
-        })
-    }
-
     /// For each layer whether its attention slides: `layer_types` if present, else `sliding(layer)`.
     pub fn sliding_layers(self, layers: usize, sliding: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
-        let Some(types) = self.get("layer_types") else { return Ok((0..layers).map(sliding).collect()) };
-        let types = types.as_array().filter(|t| t.len() == layers);
-        let types = types.ok_or_else(|| Error::InvalidFile(format!("config.json: layer_types is not a list of {layers}")))?;
+        let Some(types) = self.list("layer_types")? else { return Ok((0..layers).map(sliding).collect()) };
+        if types.len() != layers {
+            return Err(Error::InvalidFile(format!("config.json: layer_types is not a list of {layers}")));
+        }
         let slides = |kind: &Value| match kind.as_str() {
             Some("sliding_attention") => Ok(true),
             Some("full_attention") => Ok(false),

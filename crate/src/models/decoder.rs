@@ -4,8 +4,9 @@
 
 use super::{
     Network, Positions,
-    config::{Config, Sizes},
+    config::Config,
     pooling::{self, Pooling},
+    sizes::Sizes,
 };
 use crate::{
     backend::{Backend, CacheSpec, Tensor, Weight},

@@ -1,5 +1,7 @@
 //! Gemma 1 (2024): scaled embeddings, norms of `1 + w`, gated GELU. Its configurations say "gelu" and mean the tanh form.
 
+use serde_json::json;
+
 use super::{
     config::Config,
     decoder::{Decoder, Scales},
@@ -18,6 +20,7 @@ pub(super) const GELU: &[&str] = &["gelu", "gelu_pytorch_tanh"];
 /// Llama's block with Gemma's norms and activation.
 pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Decoder> {
     config.activation(GELU)?;
+    config.only("use_bidirectional_attention", &json!(false))?;
     let sizes = config.sizes()?;
     let rope = Some(Frequencies::from_config(config, sizes.attention.head_dim)?.load(loader)?);
     let bias = config.flag("attention_bias", false)?;

@@ -1,5 +1,7 @@
 //! Gemma 2 (2024): Gemma with norms before and after, soft caps of scores and logits, a window in every other layer.
 
+use serde_json::json;
+
 use super::{
     config::Config,
     decoder::{Decoder, Scales},
@@ -19,6 +21,7 @@ use crate::{
 /// Scores are scaled by `1 / sqrt(query_pre_attn_scalar)`.
 pub async fn load(config: Config<'_>, loader: &mut Loader<'_>) -> Result<Decoder> {
     config.activation(GELU)?;
+    config.only("use_bidirectional_attention", &json!(false))?;
     let sizes = config.sizes()?;
     let rope = Some(Frequencies::from_config(config, sizes.attention.head_dim)?.load(loader)?);
     let bias = config.flag("attention_bias", false)?;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     backend::{Activation, Attention},
-    error::Result,
+    error::{Error, Result},
     layers::{
         AttentionSpec, QkNorm,
         block::{BlockSpec, Norms},
@@ -22,8 +22,12 @@ use crate::{
 /// Frequencies of full and of windowed layers, in either spelling: `rope_parameters` by layer type, or `rope_theta` with
 /// `rope_scaling` and `rope_local_base_freq`.
 fn frequencies(config: Config<'_>, head_dim: usize) -> Result<[Frequencies; 2]> {
-    if let Some(parameters) = config.get("rope_parameters") {
-        let of = |kind: &str| Frequencies::from_parameters(config, Config(&parameters[kind]), head_dim);
+    if let Some(parameters) = config.object("rope_parameters")? {
+        let of = |kind: &str| {
+            let rope = parameters.object(kind)?;
+            let rope = rope.ok_or_else(|| Error::InvalidFile(format!("config.json: \"rope_parameters\" has no {kind:?}")))?;
+            Frequencies::from_parameters(config, rope, head_dim)
+        };
         return Ok([of("full_attention")?, of("sliding_attention")?]);
     }
     let local = json!({ "rope_theta": config.number("rope_local_base_freq")?.unwrap_or(10000.0) });

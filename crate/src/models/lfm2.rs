@@ -50,13 +50,12 @@ fn mlp_width(config: Config<'_>) -> Result<usize> {
 
 /// For each layer whether it attends: `layer_types`, or the indices in `full_attn_idxs`.
 fn attends(config: Config<'_>, layers: usize) -> Result<Vec<bool>> {
-    let list = |key: &str| config.get(key).and_then(Value::as_array);
     let kind = |kind: &Value| match kind.as_str() {
         Some("full_attention") => Ok(true),
         Some("conv") => Ok(false),
         _ => Err(Error::UnsupportedFormat(format!("config.json: a layer type is {kind}; known: conv, full_attention"))),
     };
-    match (list("layer_types"), list("full_attn_idxs")) {
+    match (config.list("layer_types")?, config.list("full_attn_idxs")?) {
         (Some(types), _) if types.len() == layers => types.iter().map(kind).collect(),
         (None, Some(indices)) => Ok((0..layers).map(|layer| indices.contains(&json!(layer))).collect()),
         _ => Err(Error::InvalidFile(format!("config.json has neither a list of {layers} layer_types nor full_attn_idxs"))),

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Frequencies for `rotated` elements of each head in sessions of up to `context` tokens; `None` if the configuration has
 /// another type of rope.
 pub fn frequencies(config: Config<'_>, rotated: usize, context: usize) -> Result<Option<Frequencies>> {
-    let Some(rope) = config.get("rope_parameters").or(config.get("rope_scaling")).map(Config) else { return Ok(None) };
+    let Some(rope) = config.rope()? else { return Ok(None) };
     if rope.get("rope_type").or(rope.get("type")).and_then(Value::as_str) != Some("longrope") {
         return Ok(None);
     }
@@ -21,10 +21,13 @@ pub fn frequencies(config: Config<'_>, rotated: usize, context: usize) -> Result
         None => config.size("original_max_position_embeddings")?,
     };
     let most = config.size("max_position_embeddings")?;
-    let key = if context.min(most) > original { "long_factor" } else { "short_factor" };
-    let factors = rope.get(key).and_then(Value::as_array).map(|list| list.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
-    let factors = factors.filter(|f| f.len() == rotated / 2 && f.iter().all(|f| *f > 0.0));
-    let factors = factors.ok_or_else(|| Error::InvalidFile(format!("config.json: {key:?} is not a list of {} factors", rotated / 2)))?;
+    let list = |key: &str| {
+        let factors = rope.list(key)?.map(|list| list.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
+        let factors = factors.filter(|f| f.len() == rotated / 2 && f.iter().all(|f| *f > 0.0));
+        factors.ok_or_else(|| Error::InvalidFile(format!("config.json: {key:?} is not a list of {} factors", rotated / 2)))
+    };
+    let (short, long) = (list("short_factor")?, list("long_factor")?);
+    let factors = if context.min(most) > original { long } else { short };
     let theta = match rope.number("rope_theta")? {
         Some(theta) => theta,
         None => config.number("rope_theta")?.unwrap_or(10000.0),

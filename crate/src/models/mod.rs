@@ -30,6 +30,7 @@ mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 pub mod rotary;
+pub mod sizes;
 mod smollm3;
 
 use config::Config;

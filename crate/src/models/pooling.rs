@@ -69,8 +69,9 @@ impl Pooling {
             Some("Identity") => None,
             Some("GELU") => Some(activation(Some("gelu"))?),
             Some("SiLU") => Some(activation(Some("silu"))?),
+            Some("Tanh") => Some(Activation::Tanh),
             _ => {
-                let message = format!("{path}/config.json: activation_function {named:?}; known: Identity, GELU, SiLU");
+                let message = format!("{path}/config.json: activation_function {named:?}; known: Identity, GELU, SiLU, Tanh");
                 return Err(Error::UnsupportedFormat(message));
             }
         };

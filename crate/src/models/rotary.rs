@@ -33,8 +33,7 @@ impl Frequencies {
 
     fn of_all(config: Config<'_>, rotated: usize) -> Result<Frequencies> {
         let empty = Value::Null;
-        let scaling = config.get("rope_parameters").or(config.get("rope_scaling")).unwrap_or(&empty);
-        Frequencies::from_parameters(config, Config(scaling), rotated)
+        Frequencies::from_parameters(config, config.rope()?.unwrap_or(Config(&empty)), rotated)
     }
 
     /// For the part of a head that `partial_rotary_factor` of `rope_parameters`, or else `key` of the configuration, says.
@@ -44,7 +43,7 @@ impl Frequencies {
 
     /// The elements of a head that [`Frequencies::partial`] rotates.
     pub fn part(config: Config<'_>, head_dim: usize, key: &str, default: f64) -> Result<usize> {
-        let part = match config.get("rope_parameters").map(|p| Config(p).number("partial_rotary_factor")).transpose()?.flatten() {
+        let part = match config.object("rope_parameters")?.map(|rope| rope.number("partial_rotary_factor")).transpose()?.flatten() {
             Some(part) => part,
             None => config.number(key)?.unwrap_or(default),
         };

@@ -3,6 +3,7 @@
 //! * SiLU: `x / (1 + exp(-x))`
 //! * GELU: `x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016)
 //! * GELU's tanh form: `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`
+//! * tanh
 //! * gpt-oss's (2025): `c / (1 + exp(-1.702 c))` with `c = min(x, 7)`
 
 use super::{
@@ -33,6 +34,7 @@ pub fn kind(activation: Activation) -> u32 {
         Activation::GeluTanh => 1,
         Activation::Gelu => 2,
         Activation::ClampedQuickGelu => 3,
+        Activation::Tanh => 4,
     }
 }
 
@@ -48,6 +50,7 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => 0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044715 * x * x * x)).tanh()),
         Activation::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Activation::Tanh => x.tanh(),
         Activation::ClampedQuickGelu => {
             let x = x.min(7.0);
             x / (1.0 + (-1.702 * x).exp())
@@ -64,7 +67,7 @@ pub fn reference(x: &[f32], activation: Activation) -> Vec<f32> {
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut random = Random(10);
-    for activation in [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::ClampedQuickGelu] {
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::ClampedQuickGelu, Activation::Tanh] {
         for (rows, cols, magnitude) in [(1, 4, 1.0), (3, 65, 5.0), (9, 100, 120.0)] {
             let x: Vec<f32> = random.floats(rows * cols).iter().map(|v| v * magnitude).collect();
             let actual = check::one_step(backend, 0, rows, |b| {

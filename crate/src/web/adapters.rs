@@ -79,16 +79,16 @@ pub async fn open(source: JsValue, options: &Options) -> Result<(String, Adapter
 /// A person's own files, read into memory: they are not stored.
 async fn open_files(source: &JsValue) -> Result<(String, Adapter)> {
     let (mut memory, mut name) = (Memory::default(), String::new());
-    for file in own_files(source).await? {
+    for (file_name, file) in own_files(source).await? {
         // What else lies in a directory is no part of an adapter.
-        let weights = [".safetensors", ".gguf"].iter().any(|end| file.name().ends_with(end));
-        if weights || file.name() == CONFIG {
+        let weights = [".safetensors", ".gguf"].iter().any(|end| file_name.ends_with(end));
+        if weights || file_name == CONFIG {
             let read = JsFuture::from(file.array_buffer()).await;
-            let bytes = read.map_err(|_| Error::Storage(format!("{:?} could not be read: choose it again", file.name())))?;
-            memory.files.insert(file.name(), Uint8Array::new(&bytes).to_vec());
+            let bytes = read.map_err(|_| Error::Storage(format!("{file_name:?} could not be read: choose it again")))?;
+            memory.files.insert(file_name.clone(), Uint8Array::new(&bytes).to_vec());
         }
         if weights {
-            name = file.name();
+            name = file_name;
         }
     }
     let listing = memory.listing();

@@ -24,11 +24,11 @@ pub struct LocalFiles(BTreeMap<String, File>);
 
 impl LocalFiles {
     /// No two may have one name.
-    pub fn new(files: Vec<File>) -> Result<LocalFiles> {
+    pub fn new(files: Vec<(String, File)>) -> Result<LocalFiles> {
         let mut named = BTreeMap::new();
-        for file in files {
-            if let Some(twin) = named.insert(file.name(), file) {
-                return Err(Error::InvalidInput(format!("two files are called {:?}: choose the files of one model", twin.name())));
+        for (name, file) in files {
+            if named.insert(name.clone(), file).is_some() {
+                return Err(Error::InvalidInput(format!("two files are called {name:?}: choose the files of one model")));
             }
         }
         Ok(LocalFiles(named))

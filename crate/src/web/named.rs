@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     weights::{
         network::{Authorized, Fetch, origin},
+        sentence::is_module,
         source::{Access, Source},
     },
 };
@@ -41,34 +42,41 @@ impl Named {
     }
 }
 
-/// A person's own files: of a `FileSystemDirectoryHandle`, an array, or one.
-pub async fn own_files(value: &JsValue) -> Result<Vec<File>> {
-    match value.dyn_ref::<FileSystemDirectoryHandle>() {
-        Some(folder) => in_folder(folder).await,
-        None => given(value),
-    }
-}
-
-async fn in_folder(folder: &FileSystemDirectoryHandle) -> Result<Vec<File>> {
-    let mut files = Vec::new();
-    for name in opfs::names(folder).await? {
-        // A folder of this name is no file: what lies deeper is no part of a model.
-        if let Ok(file) = opfs::file(folder, &name).await {
-            files.extend(file);
+/// A person's own files and their names: of a `FileSystemDirectoryHandle`, an array, or one. Those in a module's folder are called
+/// `1_Pooling/config.json`; what else lies deeper is no part of a model.
+pub async fn own_files(value: &JsValue) -> Result<Vec<(String, File)>> {
+    let Some(folder) = value.dyn_ref::<FileSystemDirectoryHandle>() else { return given(value) };
+    let mut files = in_folder(folder, "").await?;
+    for name in opfs::names(folder).await?.into_iter().filter(|name| is_module(name)) {
+        if let Ok(module) = opfs::existing(folder, &name).await {
+            files.extend(in_folder(&module, &format!("{name}/")).await?);
         }
     }
     Ok(files)
 }
 
-fn given(value: &JsValue) -> Result<Vec<File>> {
+async fn in_folder(folder: &FileSystemDirectoryHandle, path: &str) -> Result<Vec<(String, File)>> {
+    let mut files = Vec::new();
+    for name in opfs::names(folder).await? {
+        // A folder of this name is no file.
+        if let Ok(Some(file)) = opfs::file(folder, &name).await {
+            files.push((format!("{path}{name}"), file));
+        }
+    }
+    Ok(files)
+}
+
+fn given(value: &JsValue) -> Result<Vec<(String, File)>> {
     let wrong = || Error::InvalidInput("a source is an address, a hub id, a File, an array of Files, or a directory's handle".into());
     let values = if Array::is_array(value) { Array::from(value) } else { Array::of1(value) };
     let files: Vec<File> = values.iter().map(|one| one.dyn_into().map_err(|_| wrong())).collect::<Result<_>>()?;
-    Ok(files.into_iter().filter(|file| depth(file) <= 1).collect())
+    Ok(files.into_iter().filter_map(|file| Some((name(&file)?, file))).collect())
 }
 
-/// How deep in a chosen directory: `directory/file` has 1.
-fn depth(file: &File) -> usize {
-    let path = Reflect::get(file, &"webkitRelativePath".into()).ok().and_then(|path| path.as_string());
-    path.map_or(0, |path| path.matches('/').count())
+/// A file's name within a chosen directory, which its path begins with; `None` where it lies too deep.
+fn name(file: &File) -> Option<String> {
+    let path = Reflect::get(file, &"webkitRelativePath".into()).ok().and_then(|path| path.as_string()).unwrap_or_default();
+    let name = path.split_once('/').map_or_else(|| file.name(), |(_, name)| name.to_owned());
+    let near = name.split_once('/').is_none_or(|(folder, name)| is_module(folder) && !name.contains('/'));
+    near.then_some(name)
 }

@@ -251,6 +251,11 @@ async fn folder(parent: &FileSystemDirectoryHandle, name: &str) -> Result<FileSy
     wait(parent.get_directory_handle_with_options(name, &options), name).await
 }
 
+/// The folder `name`, which is there.
+pub(super) async fn existing(parent: &FileSystemDirectoryHandle, name: &str) -> Result<FileSystemDirectoryHandle> {
+    wait(parent.get_directory_handle(name), name).await
+}
+
 /// The file `name`, none if there is none.
 pub(super) async fn file(folder: &FileSystemDirectoryHandle, name: &str) -> Result<Option<File>> {
     let found = async {

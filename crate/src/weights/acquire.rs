@@ -240,7 +240,7 @@ fn package_id(source: &Source, manifest: &Manifest) -> (String, String) {
 
 /// Bytes that the package will have, but for a few small files.
 fn plan(opened: &Opened<'_>, quantize: Quantize) -> Result<u64> {
-    Ok(Layout::plan(&opened.targets(quantize))?.bytes() + opened.small.iter().map(|file| file.size).sum::<u64>())
+    Ok(Layout::plan(&opened.targets(quantize)?)?.bytes() + opened.small.iter().map(|file| file.size).sum::<u64>())
 }
 
 fn inspection(id: Option<String>, manifest: Manifest, stored: bool) -> Inspection {

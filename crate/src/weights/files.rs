@@ -67,7 +67,7 @@ mod native {
     };
 
     use super::*;
-    use crate::weights::manifest::MANIFEST;
+    use crate::weights::{manifest::MANIFEST, sentence::is_module};
 
     /// The files of a directory.
     #[derive(Debug, Clone)]
@@ -106,10 +106,9 @@ mod native {
             let path = entry.map_err(|e| failed(folder, e))?.path();
             let metadata = fs::metadata(&path).map_err(|e| failed(&path, e))?;
             let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-            let module = || name.split_once('_').is_some_and(|(index, _)| index.parse::<u8>().is_ok());
             if metadata.is_file() {
                 listing.insert(format!("{prefix}{name}"), metadata.len());
-            } else if prefix.is_empty() && metadata.is_dir() && module() {
+            } else if prefix.is_empty() && metadata.is_dir() && is_module(name) {
                 list(&path, &format!("{name}/"), listing)?;
             }
         }

@@ -34,7 +34,7 @@ pub mod progress;
 pub mod remote;
 pub mod safetensors;
 pub mod schemes;
-mod sentence;
+pub(crate) mod sentence;
 pub mod source;
 pub mod store;
 pub mod store_memory;

@@ -120,7 +120,7 @@ pub fn convert(path: &Path, mut options: import::Options, sink: &mut dyn Sink, p
                 let mut names: Vec<&str> = checkpoint.tensors.values().flat_map(|t| &t.values).map(|part| part.file.as_str()).collect();
                 names.sort_unstable();
                 names.dedup();
-                let files = names.iter().map(|name| source_file(&path.join(name))).collect::<Result<_>>()?;
+                let files = names.iter().map(|name| source_file(&path.join(name), name)).collect::<Result<_>>()?;
                 import::shards(checkpoint, files, options, sink, progress).await
             }
         }
@@ -137,7 +137,7 @@ async fn import_gguf(
         options.source.origin = last_name(&paths[0]);
     }
     let parts = gguf_parts(paths).await?;
-    let files = paths.iter().map(|path| source_file(path)).collect::<Result<_>>()?;
+    let files = paths.iter().map(|path| source_file(path, &last_name(path))).collect::<Result<_>>()?;
     import::gguf_parts(parts, files, options, sink, progress).await
 }
 
@@ -150,9 +150,9 @@ async fn gguf_parts(paths: &[PathBuf]) -> Result<Parts> {
     join(headers)
 }
 
-fn source_file(path: &Path) -> Result<import::SourceFile<'static>> {
+fn source_file(path: &Path, name: &str) -> Result<import::SourceFile<'static>> {
     let (stream, size) = read_file(path)?;
-    Ok(import::SourceFile { name: last_name(path), size, sha256: None, stream })
+    Ok(import::SourceFile { name: name.to_owned(), size, sha256: None, stream })
 }
 
 /// A file's bytes in blocks, and its length.

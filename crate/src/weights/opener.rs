@@ -91,14 +91,13 @@ pub(super) struct Opened<'a> {
 
 impl Opened<'_> {
     /// The tensors, as they will be kept.
-    pub fn targets(&self, quantize: Quantize) -> Vec<Target> {
-        let format = |name: &str, info: &TensorInfo| match self.weights {
-            Weights::Gguf(_) => quantize.format(name, info.format, &info.shape),
-            Weights::Safetensors => import::published(quantize, name, info),
+    pub fn targets(&self, quantize: Quantize) -> Result<Vec<Target>> {
+        let Checkpoint { config, tensors, .. } = &self.checkpoint;
+        let target = |(name, info): (&String, &TensorInfo)| match self.weights {
+            Weights::Gguf(_) => quantize.target(config, name, info),
+            Weights::Safetensors => quantize.published(config, name, info),
         };
-        let target =
-            |(name, info): (&String, &TensorInfo)| Target { name: name.clone(), format: format(name, info), shape: info.shape.clone() };
-        self.checkpoint.tensors.iter().map(target).collect()
+        tensors.iter().map(target).collect()
     }
 }
 
@@ -215,7 +214,7 @@ impl<'a> Opener<'a> {
                 Some(start) => drop(memory.files.insert(config, start.bytes)),
                 None if matches!(kind, "Pooling" | "Dense") => {
                     return Err(Error::NotFound(format!(
-                        "{:?}, which {MODULES} needs: give the address or hub id",
+                        "{:?}, which {MODULES} needs: give the folder, address or hub id of the whole model",
                         source.address(&config)
                     )));
                 }

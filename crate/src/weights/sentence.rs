@@ -16,6 +16,11 @@ use crate::error::{Error, Result};
 
 const MODULES: &str = "modules.json";
 
+/// Whether a checkpoint's `folder` is a module's: `1_Pooling`, `2_Dense`.
+pub fn is_module(folder: &str) -> bool {
+    folder.split_once('_').is_some_and(|(index, _)| index.parse::<u8>().is_ok())
+}
+
 /// Adds to `config` and `tensors` what `modules.json` lists, if there is one.
 pub(super) async fn join(
     files: &dyn Files,

@@ -17,7 +17,7 @@ pub fn rms_norm(level: Level, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
 pub fn gate(level: Level, activation: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
     assert!(gate.len() == up.len() && gate.len() == y.len());
     match activation {
-        Activation::Gelu | Activation::ClampedQuickGelu => {
+        Activation::Gelu | Activation::Tanh | Activation::ClampedQuickGelu => {
             for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
                 *y = crate::ops::gate::gated(activation, *g, *u);
             }

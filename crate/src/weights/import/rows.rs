@@ -6,6 +6,18 @@ use crate::{
     weights::{layout::Target, writer::Writer},
 };
 
+/// Whether `format` can hold these values.
+pub(super) fn check_values(name: &str, format: Format, values: &[f32]) -> Result<()> {
+    let largest = if format == Format::F32 { f32::MAX } else { 65504.0 };
+    match values.iter().find(|v| v.is_nan() || v.abs() > largest) {
+        Some(value) => {
+            let format = format.name();
+            Err(Error::InvalidFile(format!("tensor {name:?} holds {value}, which {format} cannot: convert with --quantize keep")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Converts the rows of one tensor, in order, and writes them in blocks. Rows whose format and values stay are copied bit for bit.
 pub(super) struct Repack {
     name: String,
@@ -66,11 +78,7 @@ impl Repack {
     fn row(&mut self, values: &[u8], scales: &[u8]) -> Result<()> {
         self.from.unpack_row(values, scales, &mut self.floats);
         self.floats.iter_mut().for_each(|v| *v += self.offset);
-        let largest = if self.to == Format::F32 { f32::MAX } else { 65504.0 };
-        if let Some(value) = self.floats.iter().find(|v| v.is_nan() || v.abs() > largest) {
-            let message = format!("tensor {:?} holds {value}, which {} cannot: convert with --quantize keep", self.name, self.to.name());
-            return Err(Error::InvalidFile(message));
-        }
+        check_values(&self.name, self.to, &self.floats)?;
         self.to.pack_row(&self.floats, &mut self.values, &mut self.scales);
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! A checkpoint's weight files become a package while they stream in, each from its first byte to its last.
 
+use serde_json::Value;
+
 use super::{
-    BLOCK, Options, Quantize, Repack, Sink,
+    BLOCK, Converting, Options, Quantize, Sink,
     input::{Input, verified},
-    with_origin,
+    turned, with_origin,
 };
 use crate::{
     error::{Error, Result},
-    quant::{Format, Plane},
+    quant::Plane,
     weights::{
         Checkpoint, Part, TensorInfo,
         layout::Target,
@@ -37,6 +39,7 @@ struct Piece<'c> {
     /// Number of the tensor.
     tensor: usize,
     plane: Plane,
+    name: &'c str,
     info: &'c TensorInfo,
 }
 
@@ -68,14 +71,14 @@ pub async fn shards(
             input.skip_to(piece.part.offset).await?;
             match piece.info.format.is_quantised() {
                 true => copy_plane(&mut input, &piece, &mut writer).await?,
-                false => write_floats(&mut input, &piece, &mut writer).await?,
+                false => write_floats(&mut input, &piece, &checkpoint.config, &mut writer).await?,
             }
         }
         let sha256 = verified(input.finish().await?, file.sha256.as_deref(), &file.name)?;
         before += file.size;
         source.files.push(FileEntry { path: file.name, size: file.size, sha256 });
     }
-    writer.finish(&checkpoint.config, source).await
+    writer.finish(&turned::config(&checkpoint.config, options.quantize), source).await
 }
 
 /// What the tensors become, and their planes in the order in which they arrive, which is the order of both planes' shards.
@@ -95,27 +98,30 @@ fn in_order<'c>(checkpoint: &'c Checkpoint, files: &[SourceFile<'_>], quantize: 
     tensors.sort_by_key(|((file, part), ..)| (*file, part.offset));
     let (mut targets, mut pieces, mut last) = (Vec::new(), Vec::new(), None);
     for (tensor, ((file, part), scales, name, info)) in tensors.into_iter().enumerate() {
-        targets.push(Target { name: name.clone(), format: published(quantize, name, info), shape: info.shape.clone() });
-        pieces.push(Piece { file, part, tensor, plane: Plane::Values, info });
+        targets.push(quantize.published(&checkpoint.config, name, info)?);
+        pieces.push(Piece { file, part, tensor, plane: Plane::Values, name, info });
         if let Some((file, part)) = scales {
             if last.replace((file, part.offset)) > Some((file, part.offset)) {
                 return Err(Error::UnsupportedFormat(format!("the scales of {name:?} come before those of the tensor before it")));
             }
-            pieces.push(Piece { file, part, tensor, plane: Plane::Scales, info });
+            pieces.push(Piece { file, part, tensor, plane: Plane::Scales, name, info });
         }
     }
     pieces.sort_by_key(|piece| (piece.file, piece.part.offset));
     Ok((targets, pieces))
 }
 
-/// What a tensor of a checkpoint becomes.
-pub(in crate::weights) fn published(quantize: Quantize, name: &str, info: &TensorInfo) -> Format {
-    if info.format.is_quantised() { info.format } else { quantize.format(name, info.format, &info.shape) }
+impl Quantize {
+    /// What a tensor becomes as its publisher has it: one that is quantised already stays as it is.
+    pub(in crate::weights) fn published(self, config: &Value, name: &str, info: &TensorInfo) -> Result<Target> {
+        let quantize = if info.format.is_quantised() { Quantize::Keep } else { self };
+        quantize.target(config, name, info)
+    }
 }
 
-async fn write_floats(input: &mut Input<'_>, piece: &Piece<'_>, writer: &mut Writer<'_>) -> Result<()> {
+async fn write_floats(input: &mut Input<'_>, piece: &Piece<'_>, config: &Value, writer: &mut Writer<'_>) -> Result<()> {
     let info = piece.info;
-    let mut repack = Repack::new(&writer.targets()[piece.tensor], info.format, 0.0);
+    let mut repack = Converting::new(&writer.targets()[piece.tensor], config, piece.name, info);
     let row_bytes = info.format.row_bytes(Plane::Values, info.cols());
     let step = (BLOCK / row_bytes).max(1);
     for first in (0..info.rows()).step_by(step) {
