@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { once } from "node:events";
 import { after, before, test } from "node:test";
-import { launch } from "./browser.mjs";
+import { launch, launchFirefox } from "./browser.mjs";
 import { serve } from "./server.mjs";
 import { SMOLLM2, ask, cardShown, controlled, loadModel, openDemo, root, tinyPackage, watch } from "./support.mjs";
 
@@ -164,6 +164,30 @@ test("a new version is announced, waits for other tabs, and takes over when it i
   await context.close();
   await server.close();
   rmSync(folder, { recursive: true });
+});
+
+test("in Firefox, too, the page opens with the server gone, isolated, and loads the stored model", limit, async () => {
+  const server = await serve({ "/": dist, [SMOLLM2]: tinyPackage() }, { policy: true });
+  const firefox = await launchFirefox();
+  const page = await firefox.newPage();
+  page.setDefaultTimeout(120_000);
+  const ready = () => page.waitForFunction(() => !document.getElementById("load").disabled);
+  const loaded = async () => {
+    await page.click("#load");
+    await page.waitForFunction(() => !document.getElementById("chat").hidden);
+    return page.$eval("#device", (badge) => badge.textContent);
+  };
+  await page.goto(`${server.url}/`);
+  await ready();
+  await page.waitForFunction(() => navigator.serviceWorker.controller);
+  await loaded();
+  await server.close();
+  await page.reload();
+  await ready();
+  assert.equal(await page.evaluate(() => crossOriginIsolated), true);
+  assert.equal(await page.$eval("#load", (button) => button.textContent), "Load from this device");
+  assert.match(await loaded(), /CPU · [2-9] threads/);
+  await firefox.close();
 });
 
 /** Changes the style sheet, and the service worker's list as a build would. */

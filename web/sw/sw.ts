@@ -30,17 +30,26 @@ async function withHeaders(response: Response): Promise<Response> {
 }
 
 const other = variant() === "simd128" ? "relaxed-simd" : "simd128";
-const precache = new PrecacheController({ plugins: [{ handlerWillRespond: ({ response }) => withHeaders(response) }] });
+const precache = new PrecacheController({
+  plugins: [{
+    // Asks whether what the page has just fetched is current, instead of fetching it again; the digest decides in any case.
+    requestWillFetch: async ({ request, event }) => (event?.type === "install" ? new Request(request, { cache: "no-cache" }) : request),
+    handlerWillRespond: ({ response }) => withHeaders(response),
+  }],
+});
 precache.precache(FILES.filter(({ url }) => !url.includes(other)));
 registerRoute(new PrecacheRoute(precache));
 
 // The first visit is served from here on, too. A newer version waits until the page asks for it.
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
 
-/** Tells every tab of every request that its page and workers make, for the meter. */
-self.addEventListener("fetch", ({ request: { url } }) => {
+/** Tells a page of the requests that it makes, and every page of those of workers, whose page nobody tells: for the meter. */
+self.addEventListener("fetch", ({ request: { url }, clientId }) => {
   const told = { url, time: Date.now() };
-  void self.clients.matchAll({ type: "window" }).then((pages) => pages.forEach((page) => page.postMessage(told)));
+  void self.clients.get(clientId).then(async (client) => {
+    const pages = client?.type === "window" ? [client] : client ? await self.clients.matchAll({ type: "window" }) : [];
+    pages.forEach((page) => page.postMessage(told));
+  });
 });
 
 /** Takes over, unless other tabs run the version before: answers how many there are. */
