@@ -158,6 +158,7 @@ pub(super) async fn onto_device(
     let mut checkpoint = package::open(manifest, files).await?;
     let mut progress = |loaded, total| teller.tell(&Progress { phase: "load", loaded, total, ..Progress::default() });
     let model = Model::load(&checkpoint, backend, LoadOptions { context_length: options.context_length }, &mut progress).await?;
+    checkpoint.files.release();
     // The model has its own; the rest is small and stays for adapters.
     checkpoint.tokenizer = None;
     Ok((model, chosen, checkpoint, saved::model_digest(manifest)))

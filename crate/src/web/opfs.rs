@@ -1,7 +1,7 @@
 //! The store in the browser: the origin private file system, from a worker.
 //!
-//! Files are written through sync access handles (fast, appending, one writer at a time) and read through `getFile()`,
-//! which other tabs may do as well.
+//! Files are written through sync access handles (fast, appending, one writer at a time) and read by a [`Reader`], which other tabs
+//! may do as well.
 
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use js_sys::{ArrayBuffer, IteratorNext, Promise, Reflect, Uint8Array};
@@ -11,6 +11,10 @@ use web_sys::{
     DomException, File, FileSystemDirectoryHandle, FileSystemFileHandle, FileSystemGetDirectoryOptions, FileSystemGetFileOptions,
     FileSystemReadWriteOptions, FileSystemSyncAccessHandle, FileSystemWritableFileStream, StorageEstimate, StorageManager,
 };
+
+mod reader;
+
+use reader::Reader;
 
 use super::js::{message, worker};
 use crate::{
@@ -34,6 +38,7 @@ pub struct Opfs {
     blobs: FileSystemDirectoryHandle,
     models: FileSystemDirectoryHandle,
     partial: FileSystemDirectoryHandle,
+    reader: Reader,
 }
 
 impl Opfs {
@@ -47,7 +52,7 @@ impl Opfs {
         let root = wait(storage.get_directory(), "opening private files").await?;
         let root = folder(&root, "openweights").await?;
         let (blobs, models, partial) = (folder(&root, "blobs").await?, folder(&root, "models").await?, folder(&root, "partial").await?);
-        Ok(Opfs { storage, blobs, models, partial })
+        Ok(Opfs { storage, blobs, models, partial, reader: Reader::default() })
     }
 
     /// The blob's file, for others to read.
@@ -80,15 +85,11 @@ impl Storage for Opfs {
     }
 
     fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
-        async move {
-            let file = self.blob(sha256).await?;
-            let end = offset as f64 + len as f64;
-            if end > file.size() {
-                return Err(Error::Integrity(format!("stored file {sha256} is cut short: it has {} bytes, {end} are needed", file.size())));
-            }
-            slice(&file, offset, offset + len as u64, sha256).await
-        }
-        .boxed_local()
+        self.reader.read(&self.blobs, sha256, offset, len).boxed_local()
+    }
+
+    fn release(&self) {
+        self.reader.close_all();
     }
 
     fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
@@ -96,6 +97,7 @@ impl Storage for Opfs {
     }
 
     fn remove_blob<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+        self.reader.close(sha256);
         remove(&self.blobs, sha256.to_string()).boxed_local()
     }
 

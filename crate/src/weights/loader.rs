@@ -21,7 +21,7 @@ use segments::segments;
 pub use targets::{Side, Slot, Target, Targets};
 
 /// Bytes read and handed over at a time; bounds the loader's memory.
-const PIECE: u64 = 8 << 20;
+const PIECE: u64 = 2 << 20;
 
 /// Bytes loaded and bytes in all.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);

@@ -48,6 +48,8 @@ pub use open::{Inspection, convert, inspect, open, open_adapter, verify};
 pub trait Files {
     /// Bytes `offset .. offset + len` of `file`; fewer than `len` is an `integrity` error.
     fn read<'a>(&'a self, file: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+    /// Closes what reading left open; it may go on later.
+    fn release(&self) {}
 }
 
 /// Where a package is written to, each file from its first byte to its last; the manifest comes last.

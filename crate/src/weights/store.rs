@@ -22,6 +22,8 @@ pub trait Storage {
     fn blob_size<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<Option<u64>>>;
     /// Bytes `offset .. offset + len` of a blob; fewer is an `integrity` error.
     fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+    /// Closes what reading left open.
+    fn release(&self) {}
     /// Begins `partial/<name>`, empty, for one writer at a time. A download names it by its digest.
     fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>>;
     /// Removes a blob, if it is there.
@@ -223,5 +225,9 @@ impl Files for StoreFiles {
             if bytes.len() == len { Ok(bytes) } else { Err(cut_short(file, offset, len, offset + bytes.len() as u64)) }
         }
         .boxed_local()
+    }
+
+    fn release(&self) {
+        self.storage.release();
     }
 }
