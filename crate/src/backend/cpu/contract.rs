@@ -409,18 +409,3 @@ impl Cpu {
         y
     }
 }
-
-impl Host {
-    /// The token that `sampling` chooses for position `next`; none where no logit is a number.
-    fn choose(&self, logits: &[f32], counts: &[u32], sampling: &Sampling, next: usize) -> Option<u32> {
-        let best = pointwise::largest(self.level, logits);
-        if !logits[best].is_finite() {
-            return None;
-        }
-        let plain = sampling.repetition_penalty == 1.0 && sampling.frequency_penalty == 0.0 && sampling.presence_penalty == 0.0;
-        if sampling.temperature <= 0.0 && plain {
-            return Some(best as u32);
-        }
-        Some(ops::sample::reference(logits, counts, sampling, next as u32))
-    }
-}

@@ -6,6 +6,7 @@
 //! * `cache.rs`, `attention.rs`: keys and values, and attention over them;
 //! * `multiply.rs`, `attend.rs`: the same, shared out;
 //! * [`pool`], [`parts`], [`threads`]: threads, and outputs that they share;
+//! * `sample.rs`: the next token;
 //! * `contract.rs`: the backend's contract.
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ pub mod parts;
 mod pointwise;
 pub mod pool;
 mod product;
+mod sample;
 pub mod simd;
 mod snapshot;
 pub mod threads;
