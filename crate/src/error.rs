@@ -13,12 +13,18 @@ pub enum Error {
     #[error("integrity: {0}")]
     Integrity(String),
     /// Browser storage cannot hold the model.
-    #[error("not enough storage: {needed} bytes are needed, {available} are available; remove a stored model or free disk space")]
+    #[error(
+        "not enough storage: {needed} bytes are needed, {available} are available, {} are missing; stored models take {removable}: \
+         remove one (store.list, store.remove) or free disk space",
+        needed.saturating_sub(*available)
+    )]
     Quota {
         /// Bytes that the download would store.
         needed: u64,
         /// Bytes that the browser still grants.
         available: u64,
+        /// Bytes that stored models take.
+        removable: u64,
     },
     /// The architecture (`model_type`, `general.architecture`) is not one of ours.
     #[error("unsupported architecture: {0}")]

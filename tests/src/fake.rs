@@ -36,6 +36,10 @@ impl Clock for FakeClock {
         self.0.get()
     }
 
+    fn unix_ms(&self) -> f64 {
+        self.0.get()
+    }
+
     fn sleep(&self, ms: f64) -> LocalBoxFuture<'_, ()> {
         async move {
             yields(200).await;
@@ -137,7 +141,7 @@ impl Host {
 }
 
 impl Fetch for Host {
-    fn get<'a>(&'a self, Request { url, range, token }: Request<'a>) -> LocalBoxFuture<'a, Result<Response>> {
+    fn get<'a>(&'a self, Request { url, range, token, .. }: Request<'a>) -> LocalBoxFuture<'a, Result<Response>> {
         self.asked.borrow_mut().push(Asked { url: url.into(), range: range.clone(), token: token.map(str::to_owned) });
         let response = self.answer(url, range);
         async move {

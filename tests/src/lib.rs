@@ -1,11 +1,14 @@
 //! Tests on every backend.
 
 pub mod converter;
+pub mod downloads;
 pub mod exact;
 pub mod fake;
+pub mod faults;
 pub mod gguf_writer;
 pub mod real;
 pub mod rng;
+pub mod virtual_clock;
 pub mod vocabularies;
 pub mod world;
 

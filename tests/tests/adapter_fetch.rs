@@ -47,6 +47,10 @@ impl Clock for Still {
         0.0
     }
 
+    fn unix_ms(&self) -> f64 {
+        0.0
+    }
+
     fn sleep(&self, _ms: f64) -> LocalBoxFuture<'_, ()> {
         future::pending().boxed_local()
     }

@@ -166,6 +166,18 @@ struct Discarding {
 struct Counted(&'static Discarding);
 
 impl Partial for Counted {
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn read<'a>(&'a mut self, _: u64, _: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        async { Ok(Vec::new()) }.boxed_local()
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
         self.0.kept.set(self.0.kept.get() + bytes.len() as u64);
         async { Ok(()) }.boxed_local()
@@ -183,7 +195,7 @@ impl Storage for &'static Discarding {
     fn read<'a>(&'a self, sha256: &'a str, _: u64, _: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
         async move { Err(Error::NotFound(sha256.into())) }.boxed_local()
     }
-    fn begin<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
+    fn resume<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
         async { Ok(Box::new(Counted(self)) as Box<dyn Partial>) }.boxed_local()
     }
     fn remove_blob<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<()>> {
@@ -192,7 +204,10 @@ impl Storage for &'static Discarding {
     fn blobs(&self) -> LocalBoxFuture<'_, Result<Vec<String>>> {
         async { Ok(Vec::new()) }.boxed_local()
     }
-    fn sweep(&self) -> LocalBoxFuture<'_, Result<()>> {
+    fn partials(&self) -> LocalBoxFuture<'_, Result<Vec<(String, u64)>>> {
+        async { Ok(Vec::new()) }.boxed_local()
+    }
+    fn remove_partial<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<()>> {
         async { Ok(()) }.boxed_local()
     }
     fn records(&self) -> LocalBoxFuture<'_, Result<Vec<String>>> {

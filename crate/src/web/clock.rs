@@ -16,6 +16,10 @@ impl Clock for BrowserClock {
         worker().performance().map_or_else(js_sys::Date::now, |performance| performance.now())
     }
 
+    fn unix_ms(&self) -> f64 {
+        js_sys::Date::now()
+    }
+
     fn sleep(&self, ms: f64) -> LocalBoxFuture<'_, ()> {
         async move {
             let mut timer = None;

@@ -22,7 +22,7 @@ impl Fetch for BrowserFetch {
     }
 }
 
-async fn get(Request { url, range, token }: Request<'_>) -> Result<Response> {
+async fn get(Request { url, range, if_range, token }: Request<'_>) -> Result<Response> {
     let transfer = Transfer(AbortController::new().map_err(|e| failed(url, &e))?);
     let init = RequestInit::new();
     init.set_signal(Some(&transfer.0.signal()));
@@ -32,6 +32,9 @@ async fn get(Request { url, range, token }: Request<'_>) -> Result<Response> {
     let set = |name: &str, value: String| headers.set(name, &value).map_err(|e| failed(url, &e));
     if let Some(range) = range.filter(|range| !range.is_empty()) {
         set("Range", format!("bytes={}-{}", range.start, range.end - 1))?;
+    }
+    if let Some(version) = if_range {
+        set("If-Range", version.into())?;
     }
     if let Some(token) = token {
         // The Fetch standard drops this header when another origin is redirected to.
@@ -44,6 +47,10 @@ async fn get(Request { url, range, token }: Request<'_>) -> Result<Response> {
     let headers = Headers {
         length: header("Content-Length").and_then(|text| text.parse().ok()),
         etag: header("ETag"),
+        last_modified: header("Last-Modified"),
+        encoding: header("Content-Encoding"),
+        retry_after: header("Retry-After"),
+        redirected: response.redirected(),
         content_range: header("Content-Range"),
         linked_etag: header("X-Linked-ETag"),
         commit: header("X-Repo-Commit"),

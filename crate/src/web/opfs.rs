@@ -60,7 +60,7 @@ impl Opfs {
         file(&self.blobs, sha256).await?.ok_or_else(|| Error::NotFound(format!("stored file {sha256}")))
     }
 
-    async fn begin_file(&self, name: &str) -> Result<OpfsPartial> {
+    async fn open_partial(&self, name: &str) -> Result<OpfsPartial> {
         let options = FileSystemGetFileOptions::new();
         options.set_create(true);
         let file: FileSystemFileHandle = wait(self.partial.get_file_handle_with_options(name, &options), name).await?;
@@ -68,13 +68,12 @@ impl Opfs {
         let partial = OpfsPartial {
             name: name.to_string(),
             file,
+            written: handle.get_size().map_err(|e| failed(name, &e))? as u64,
             handle,
-            written: 0,
             partial: self.partial.clone(),
             blobs: self.blobs.clone(),
             storage: self.storage.clone(),
         };
-        partial.handle.truncate_with_u32(0).map_err(|e| failed(name, &e))?;
         Ok(partial)
     }
 }
@@ -92,8 +91,31 @@ impl Storage for Opfs {
         self.reader.close_all();
     }
 
-    fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
-        async move { Ok(Box::new(self.begin_file(name).await?) as Box<dyn Partial>) }.boxed_local()
+    fn resume<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
+        async move { Ok(Box::new(self.open_partial(name).await?) as Box<dyn Partial>) }.boxed_local()
+    }
+
+    fn partials(&self) -> LocalBoxFuture<'_, Result<Vec<(String, u64)>>> {
+        async move {
+            let mut partials = Vec::new();
+            for name in names(&self.partial).await? {
+                let size = file(&self.partial, &name).await?.map_or(0, |file| file.size() as u64);
+                partials.push((name, size));
+            }
+            Ok(partials)
+        }
+        .boxed_local()
+    }
+
+    fn remove_partial<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+        async move {
+            match remove(&self.partial, name.to_string()).await {
+                // A file that is being written is locked: it stays.
+                Err(Error::Storage(_)) => Ok(()),
+                other => other,
+            }
+        }
+        .boxed_local()
     }
 
     fn remove_blob<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>> {
@@ -103,20 +125,6 @@ impl Storage for Opfs {
 
     fn blobs(&self) -> LocalBoxFuture<'_, Result<Vec<String>>> {
         names(&self.blobs).boxed_local()
-    }
-
-    fn sweep(&self) -> LocalBoxFuture<'_, Result<()>> {
-        async move {
-            for name in names(&self.partial).await? {
-                match remove(&self.partial, name).await {
-                    // A file that is being written is locked: it stays.
-                    Err(Error::Storage(_)) => {}
-                    other => other?,
-                }
-            }
-            Ok(())
-        }
-        .boxed_local()
     }
 
     fn records(&self) -> LocalBoxFuture<'_, Result<Vec<String>>> {
@@ -137,7 +145,8 @@ impl Storage for Opfs {
     fn write_record<'a>(&'a self, id: &'a str, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
         async move {
             let name = format!("{id}.json");
-            let mut partial = self.begin_file(&name).await?;
+            let mut partial = self.open_partial(&name).await?;
+            partial.clear()?;
             let written = match partial.write(bytes) {
                 Ok(()) => partial.finish(&self.models, &name).await,
                 failed => failed,
@@ -204,6 +213,29 @@ impl OpfsPartial {
 }
 
 impl Partial for OpfsPartial {
+    fn size(&self) -> u64 {
+        self.written
+    }
+
+    fn read<'a>(&'a mut self, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        async move {
+            let at = FileSystemReadWriteOptions::new();
+            at.set_at_f64(offset as f64);
+            let mut bytes = vec![0; len];
+            let count = self.handle.read_with_u8_array_and_options(&mut bytes, &at).map_err(|e| failed(&self.name, &e))?;
+            match count as usize == len {
+                true => Ok(bytes),
+                false => Err(Error::Storage(format!("reading {}: {count} of {len} bytes from {offset} on were given", self.name))),
+            }
+        }
+        .boxed_local()
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        self.written = 0;
+        self.handle.truncate_with_u32(0).map_err(|e| failed(&self.name, &e))
+    }
+
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
         async move {
             let written = self.write(bytes);
@@ -236,7 +268,7 @@ async fn measured(storage: &StorageManager, needed: usize, result: Result<()>) -
     match result {
         Err(Error::Quota { .. }) => {
             let available = usage(storage).await?.available().unwrap_or(0);
-            Err(Error::Quota { needed: needed as u64, available })
+            Err(Error::Quota { needed: needed as u64, available, removable: 0 })
         }
         other => other,
     }
@@ -306,7 +338,7 @@ async fn remove(folder: &FileSystemDirectoryHandle, name: String) -> Result<()> 
 fn failed(what: &str, error: &JsValue) -> Error {
     match error.dyn_ref::<DomException>().map(|e| e.name()).as_deref() {
         // `measured` puts in the numbers.
-        Some("QuotaExceededError") => Error::Quota { needed: 0, available: 0 },
+        Some("QuotaExceededError") => Error::Quota { needed: 0, available: 0, removable: 0 },
         Some("NotFoundError") => Error::NotFound(format!("stored file {what}")),
         Some("NoModificationAllowedError") => Error::Storage(format!("{what} is in use, perhaps by another tab that loads the same model")),
         _ => Error::Storage(format!("{what}: {}", message(error))),

@@ -176,12 +176,12 @@ impl<'a> Acquire<'a> {
             Err(error) => Err(error),
         };
         match written {
-            Ok(record) => self.storage.sweep().await.map(|()| record),
+            Ok(record) => store::sweep(self.storage, |_| true).await.map(|()| record),
             Err(error) => {
                 sink.undo().await?;
                 match error {
                     // Storage that filled up on the way: say what the whole model needs.
-                    Error::Quota { available, .. } => Err(Error::Quota { needed, available }),
+                    Error::Quota { available, .. } => Err(store::no_room(self.storage, needed, available).await?),
                     other => Err(other),
                 }
             }

@@ -1,19 +1,19 @@
 //! Download: a package's files, several at a time, checked while they stream in, into the store.
 //!
-//! Everything that can go wrong on the way ends in an error with a code, and with nothing stored that is not whole and
-//! right. A model that is stored already is given back without asking the network anything.
+//! Everything that can go wrong on the way ends in an error with a code, and with no blob that is not whole and right; what
+//! has arrived of a file stays for the next attempt. A model that is stored already is given back without asking the network anything.
 
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 
 use super::{
     abort::Abort,
-    manifest::{FileEntry, MANIFEST, Manifest, hex},
-    network::{Failed, Network},
+    manifest::{FileEntry, MANIFEST, Manifest},
+    network::Network,
     progress::Meter,
     store::{self, Record, Storage},
+    transfer::Transfer,
 };
 pub use super::{
     network::{Clock, Fetch, Headers, Request, Response},
@@ -58,10 +58,7 @@ impl Downloader<'_> {
     /// Fetches what is not stored of the package that holds what `manifest` says. Its files lie at `{base}{file}`; `id` and
     /// `url` are for its record.
     pub async fn fetch_package(&self, base: &str, id: String, url: String, manifest: Manifest) -> Result<Record> {
-        let fetched = self.files(base, &id, &manifest).await;
-        // Also after a failure: what other downloads are writing stays, what this one dropped goes.
-        self.storage.sweep().await?;
-        fetched?;
+        self.files(base, &id, &manifest).await?;
         let record = Record { id, url, manifest };
         store::write(self.storage, &record).await?;
         Ok(record)
@@ -96,55 +93,27 @@ impl Downloader<'_> {
             }
         }
         let total = wanted.values().map(|file| file.size).sum();
-        let mut missing = Vec::new();
+        let partials: BTreeMap<String, u64> = self.storage.partials().await?.into_iter().collect();
+        let (mut missing, mut needed) = (Vec::new(), 0);
         for file in manifest.files.iter().filter(|file| std::ptr::eq(wanted[file.sha256.as_str()], *file)) {
             if self.storage.blob_size(&file.sha256).await? != Some(file.size) {
+                let arrived = partials.get(&file.sha256).filter(|arrived| **arrived <= file.size);
+                needed += file.size - arrived.unwrap_or(&0);
                 missing.push(file);
             }
         }
-        let needed: u64 = missing.iter().map(|file| file.size).sum();
         store::make_room(self.storage, id, needed, |sha256| wanted.contains_key(sha256)).await?;
         let (network, meter) = (self.network(), Meter::new(self.clock, self.progress, Phase::Download, total - needed, total));
         let fetches = stream::iter(missing).map(|file| {
-            let (network, meter) = (&network, &meter);
-            network.persistently(async move || self.file(base, file, meter).await)
+            let transfer = Transfer { network, storage: self.storage, meter: &meter, file };
+            async move { transfer.run(&format!("{base}{}", file.path)).await }
         });
         let fetched = fetches.buffer_unordered(PARALLEL).try_collect::<()>().await;
         match fetched {
             // Storage that filled up on the way: say what the whole download still needed.
-            Err(Error::Quota { available, .. }) => Err(Error::Quota { needed: total - meter.loaded.get(), available }),
+            Err(Error::Quota { available, .. }) => Err(store::no_room(self.storage, total - meter.loaded.get(), available).await?),
             other => other,
         }
-    }
-
-    /// One attempt at a file: stream, hash, store, compare, commit.
-    async fn file(&self, base: &str, file: &FileEntry, meter: &Meter<'_>) -> Result<(), Failed> {
-        let mut arrived = Arrived { meter, bytes: 0 };
-        let (url, name) = (format!("{base}{}", file.path), &file.path);
-        let network = self.network();
-        let mut body = network.answer(Request::new(&url)).await?.body;
-        let mut partial = self.storage.begin(&file.sha256).await?;
-        let mut hash = Sha256::new();
-        while let Some(chunk) = network.patiently(&url, body.next()).await? {
-            let chunk = chunk?;
-            if chunk.len() as u64 > file.size - arrived.bytes {
-                return Err(Error::Integrity(format!("{name:?} is longer than the {} bytes that the manifest says", file.size)).into());
-            }
-            hash.update(&chunk);
-            self.abort.or(partial.append(&chunk)).await?;
-            arrived.add(chunk.len() as u64, name);
-        }
-        if arrived.bytes != file.size {
-            let (found, expected) = (arrived.bytes, file.size);
-            return Err(Error::Integrity(format!("{name:?} is cut short: expected {expected} bytes, found {found}")).into());
-        }
-        let (expected, found) = (&file.sha256, hex(&hash.finalize()));
-        if *expected != found {
-            return Err(Error::Integrity(format!("{name:?} is not what was published: expected sha256 {expected}, found {found}")).into());
-        }
-        partial.commit(&file.sha256).await?;
-        arrived.keep();
-        Ok(())
     }
 }
 
@@ -152,27 +121,4 @@ impl Downloader<'_> {
 pub fn base_url(url: &str) -> String {
     let base = url.strip_suffix(MANIFEST).unwrap_or(url);
     format!("{}/", base.trim_end_matches('/'))
-}
-
-/// What an attempt has brought; taken back from the meter if the attempt fails.
-struct Arrived<'m, 'a> {
-    meter: &'m Meter<'a>,
-    bytes: u64,
-}
-
-impl Arrived<'_, '_> {
-    fn add(&mut self, bytes: u64, file: &str) {
-        self.bytes += bytes;
-        self.meter.add(bytes, file);
-    }
-
-    fn keep(mut self) {
-        self.bytes = 0;
-    }
-}
-
-impl Drop for Arrived<'_, '_> {
-    fn drop(&mut self) {
-        self.meter.loaded.set(self.meter.loaded.get() - self.bytes);
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::store::is_sha256;
 use crate::{
     card::Card,
     error::{Error, Result},
@@ -134,7 +135,7 @@ impl Manifest {
             if file.path == MANIFEST || !seen.insert(&file.path) {
                 return bad("is listed twice, or is the manifest itself");
             }
-            if file.sha256.len() != 64 || !file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            if !is_sha256(&file.sha256) {
                 return bad("has a sha256 that is not 64 lower-case hexadecimal digits");
             }
             // 2^53: sizes stay exact in JavaScript.

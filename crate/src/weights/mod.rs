@@ -32,6 +32,7 @@ mod opener;
 pub mod package;
 pub mod progress;
 pub mod remote;
+mod retry;
 pub mod safetensors;
 pub mod schemes;
 pub(crate) mod sentence;
@@ -39,6 +40,7 @@ pub mod source;
 pub mod store;
 pub mod store_memory;
 pub mod store_sink;
+mod transfer;
 pub mod writer;
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -8,13 +8,12 @@ use futures_util::{
     stream::LocalBoxStream,
 };
 
-use super::abort::Abort;
+use super::{
+    abort::Abort,
+    retry::{Attempts, retry_after_ms},
+};
 use crate::error::{Error, Result};
 
-/// Attempts while the server is unwell or the connection breaks.
-pub(super) const ATTEMPTS: u32 = 4;
-/// Wait before the second attempt; doubled before each further one.
-pub(super) const BACK_OFF_MS: f64 = 500.0;
 /// A connection without a byte for this long counts as broken.
 const STALL_MS: f64 = 30_000.0;
 
@@ -39,6 +38,8 @@ pub struct Request<'a> {
     pub url: &'a str,
     /// Which bytes; all of them where there is none.
     pub range: Option<Range<u64>>,
+    /// For the header `If-Range`: the bytes only if they are of this version ([`Headers::validator`]), else the whole file.
+    pub if_range: Option<&'a str>,
     /// For the header `Authorization: Bearer`.
     pub token: Option<&'a str>,
 }
@@ -67,6 +68,14 @@ pub struct Headers {
     pub length: Option<u64>,
     /// `ETag`.
     pub etag: Option<String>,
+    /// `Last-Modified`.
+    pub last_modified: Option<String>,
+    /// `Content-Encoding`: the body has been decoded already, but ranges and `ETag` are those of the encoded file.
+    pub encoding: Option<String>,
+    /// `Retry-After`.
+    pub retry_after: Option<String>,
+    /// Whether another address answered than the one that was asked.
+    pub redirected: bool,
     /// `Content-Range`.
     pub content_range: Option<String>,
     /// A hub's `X-Linked-ETag`: the SHA-256 of a large file.
@@ -80,6 +89,17 @@ impl Headers {
     pub fn range(&self) -> Option<(u64, u64)> {
         let (range, total) = self.content_range.as_deref()?.strip_prefix("bytes ")?.split_once('/')?;
         Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
+    }
+
+    /// Whether the body was compressed on its way.
+    pub fn is_encoded(&self) -> bool {
+        self.encoding.as_deref().is_some_and(|encoding| !encoding.is_empty() && encoding != "identity")
+    }
+
+    /// What names this version of the file: its `ETag` if that promises equal bytes, or else when it was changed.
+    pub fn validator(&self) -> Option<&str> {
+        let strong = self.etag.as_deref().filter(|etag| etag.starts_with('"'));
+        strong.or(self.last_modified.as_deref()).filter(|_| !self.is_encoded())
     }
 }
 
@@ -113,6 +133,8 @@ pub fn origin(url: &str) -> Option<&str> {
 pub trait Clock {
     /// Milliseconds since any fixed moment.
     fn now_ms(&self) -> f64;
+    /// Milliseconds since 1970.
+    fn unix_ms(&self) -> f64;
     /// Waits.
     fn sleep(&self, ms: f64) -> LocalBoxFuture<'_, ()>;
 }
@@ -121,12 +143,23 @@ pub trait Clock {
 pub(super) struct Failed {
     pub error: Error,
     pub again: bool,
+    /// When the server wants to be asked again.
+    pub after_ms: Option<f64>,
+    /// What it answered with, if it answered.
+    pub status: Option<u16>,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         let again = matches!(error, Error::Network(_));
-        Self { error, again }
+        Self { error, again, after_ms: None, status: None }
+    }
+}
+
+impl Failed {
+    /// Another attempt may help.
+    pub fn once_more(error: Error) -> Failed {
+        Failed { again: true, ..error.into() }
     }
 }
 
@@ -196,23 +229,24 @@ impl Network<'_> {
                     _ => "",
                 };
                 let error = Error::Network(format!("{url}: the server answered with status {status}{hint}"));
-                Err(Failed { error, again: matches!(status, 408 | 429 | 500..=599) })
+                // An address that was redirected to may have expired: asking the first one again gives another.
+                let again = matches!(status, 408 | 425 | 429 | 500..=599) || (matches!(status, 401 | 403) && response.headers.redirected);
+                let after = response.headers.retry_after.as_deref().filter(|_| matches!(status, 429 | 503));
+                let after_ms = after.and_then(|text| retry_after_ms(text, self.clock.unix_ms()));
+                Err(Failed { error, again, after_ms, status: Some(status) })
             }
         }
     }
 
     /// Repeats `attempt` while that may help, waiting longer each time.
     pub(super) async fn persistently<T>(&self, attempt: impl AsyncFn() -> Result<T, Failed>) -> Result<T> {
-        let mut wait = BACK_OFF_MS;
-        for _ in 1..ATTEMPTS {
+        let mut attempts = Attempts::new(*self);
+        loop {
             match attempt().await {
                 Ok(done) => return Ok(done),
-                Err(failed) if !failed.again => return Err(failed.error),
-                Err(_) => self.sleep(wait).await?,
+                Err(failed) => attempts.again(failed).await?,
             }
-            wait *= 2.0;
         }
-        attempt().await.map_err(|failed| failed.error)
     }
 
     pub(super) async fn sleep(&self, ms: f64) -> Result<()> {

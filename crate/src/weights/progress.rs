@@ -73,6 +73,11 @@ impl<'a> Meter<'a> {
         self.tell(Some(file));
     }
 
+    /// Bytes that were there have to come again.
+    pub fn take_back(&self, bytes: u64) {
+        self.loaded.set(self.loaded.get().saturating_sub(bytes));
+    }
+
     /// All of the first `loaded` bytes are there.
     pub fn reach(&self, loaded: u64) {
         self.received.set(self.received.get() + loaded.saturating_sub(self.loaded.get()));

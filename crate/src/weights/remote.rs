@@ -4,7 +4,10 @@
 
 use futures_util::{StreamExt, stream};
 
-use super::network::{ATTEMPTS, BACK_OFF_MS, ByteStream, Failed, Headers, Network, Request, Response};
+use super::{
+    network::{ByteStream, Failed, Headers, Network, Request, Response},
+    retry::Attempts,
+};
 use crate::error::{Error, Result};
 
 /// Bytes of the first question: enough for most headers of safetensors files.
@@ -40,18 +43,21 @@ impl<'a> Remote<'a> {
         let first = Request { range: Some(0..FIRST as u64), ..Request::new(url) };
         let response = match network.answer(first).await {
             // 416: not one byte to give. The whole of it says so, or is something else.
-            Err(Failed { error: Error::Network(message), again: false }) if message.contains("status 416") => None,
+            Err(Failed { status: Some(416), .. }) => None,
             other => Some(other?),
         };
         let mut response = match response {
             // A server of another origin may hide the header that tells the size: then the file is taken as a whole.
-            Some(response) if response.status == 200 || matches!(response.headers.range(), Some((0, _))) => response,
+            Some(response) if response.status == 200 => response,
+            // A range of a compressed file would be a part of something else.
+            Some(response) if matches!(response.headers.range(), Some((0, _))) && !response.headers.is_encoded() => response,
             _ => network.answer(Request::new(url)).await?,
         };
         let ranged = response.headers.range().filter(|_| response.status == 206);
-        let size = ranged.map(|(_, total)| total).or(response.headers.length);
-        let size =
-            size.ok_or_else(|| Error::Network(format!("{url}: the server does not say how long the file is (no Content-Length)")))?;
+        let size = ranged.map(|(_, total)| total).or(response.headers.length.filter(|_| !response.headers.is_encoded()));
+        let size = size.ok_or_else(|| {
+            Error::Network(format!("{url}: the server does not say how long the file is (no Content-Length, or a compressed answer)"))
+        })?;
         let mut remote = Remote {
             network,
             url: url.to_owned(),
@@ -120,7 +126,7 @@ impl<'a> Remote<'a> {
     async fn ask(&self, start: u64, end: u64) -> Result<Response, Failed> {
         let response = self.network.answer(Request { range: Some(start..end), ..Request::new(&self.url) }).await?;
         let same = response.headers.etag == self.headers.etag && response.headers.range() == Some((start, self.size));
-        match same && response.status == 206 {
+        match same && response.status == 206 && !response.headers.is_encoded() {
             true => Ok(response),
             false => Err(Error::Integrity(format!("{}: the file changed while it was read: load it again", self.url)).into()),
         }
@@ -160,17 +166,15 @@ struct Reading<'a> {
 impl Reading<'_> {
     async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let mut chunk = Some(std::mem::take(&mut self.remote.head)).filter(|head| !head.is_empty());
-        let (mut wait, mut attempts) = (BACK_OFF_MS, 1);
+        let mut attempts = Attempts::new(self.remote.network);
         while chunk.is_none() {
             match self.attempt().await {
                 Ok(None) => return Ok(None),
                 Ok(more) => chunk = more,
-                Err(failed) if !failed.again || attempts == ATTEMPTS || (!self.remote.ranges && self.received > 0) => {
-                    return Err(failed.error);
-                }
-                Err(_) => self.remote.network.sleep(wait).await?,
+                // What was read is converted already: without ranges there is no way back to it.
+                Err(failed) if !self.remote.ranges && self.received > 0 => return Err(failed.error),
+                Err(failed) => attempts.again(failed).await?,
             }
-            (wait, attempts) = (2.0 * wait, attempts + 1);
         }
         self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         Ok(chunk)

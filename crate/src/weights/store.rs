@@ -2,7 +2,7 @@
 //!
 //! `blobs/<sha256>` are verified files, `models/<id>.json` say which of them make a model, `partial/` holds files on their
 //! way. A file becomes a blob in one step after its digest matched; a model's record is written last. So what a
-//! crash leaves behind is never mistaken for a model.
+//! crash leaves behind is never mistaken for a model, and what is left of a download is where it goes on.
 
 use std::{collections::BTreeSet, rc::Rc};
 
@@ -24,14 +24,16 @@ pub trait Storage {
     fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
     /// Closes what reading left open.
     fn release(&self) {}
-    /// Begins `partial/<name>`, empty, for one writer at a time. A download names it by its digest.
-    fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>>;
+    /// Opens `partial/<name>` with what it holds, for one writer at a time. A download names it by its digest.
+    fn resume<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>>;
+    /// Names and sizes of all partial files.
+    fn partials(&self) -> LocalBoxFuture<'_, Result<Vec<(String, u64)>>>;
+    /// Removes a partial file, if it is there; one that is being written stays.
+    fn remove_partial<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<()>>;
     /// Removes a blob, if it is there.
     fn remove_blob<'a>(&'a self, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>>;
     /// Digests of all blobs.
     fn blobs(&self) -> LocalBoxFuture<'_, Result<Vec<String>>>;
-    /// Removes all partial files that nobody is writing.
-    fn sweep(&self) -> LocalBoxFuture<'_, Result<()>>;
     /// Ids of all records.
     fn records(&self) -> LocalBoxFuture<'_, Result<Vec<String>>>;
     /// A record's bytes; none if there is no such record.
@@ -42,10 +44,26 @@ pub trait Storage {
     fn remove_record<'a>(&'a self, id: &'a str) -> LocalBoxFuture<'a, Result<()>>;
     /// What is used and granted.
     fn usage(&self) -> LocalBoxFuture<'_, Result<Usage>>;
+
+    /// Begins `partial/<name>`, empty, for one writer at a time.
+    fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
+        async move {
+            let mut partial = self.resume(name).await?;
+            partial.clear()?;
+            Ok(partial)
+        }
+        .boxed_local()
+    }
 }
 
 /// A file on its way. Dropped without a commit, it stays a partial file.
 pub trait Partial {
+    /// Bytes that it holds.
+    fn size(&self) -> u64;
+    /// Bytes `offset .. offset + len`, which it must hold.
+    fn read<'a>(&'a mut self, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
+    /// Drops all that it holds.
+    fn clear(&mut self) -> Result<()>;
     /// Adds bytes at the end. Storage that is full is a `quota` error.
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>>;
     /// Makes it the blob `sha256`, at once. The caller has computed the digest.
@@ -147,7 +165,7 @@ pub async fn remove(storage: &dyn Storage, id: &str) -> Result<()> {
 /// Removes what no model needs: partial files, and files of downloads that were never completed, but for the `wanted`
 /// digests. Only for who may be sure that nobody else is downloading.
 pub async fn clean(storage: &dyn Storage, wanted: impl Fn(&str) -> bool) -> Result<()> {
-    storage.sweep().await?;
+    sweep(storage, &wanted).await?;
     let referenced = referenced(storage).await?;
     for sha256 in storage.blobs().await? {
         if !referenced.contains(&sha256) && !wanted(&sha256) {
@@ -155,6 +173,25 @@ pub async fn clean(storage: &dyn Storage, wanted: impl Fn(&str) -> bool) -> Resu
         }
     }
     Ok(())
+}
+
+/// Removes partial files that nobody writes and no download can go on from: all but those of the `resumable` digests.
+pub async fn sweep(storage: &dyn Storage, resumable: impl Fn(&str) -> bool) -> Result<()> {
+    for (name, _) in storage.partials().await? {
+        let sha256 = name.strip_suffix(NOTE).unwrap_or(&name);
+        if !is_sha256(sha256) || !resumable(sha256) {
+            storage.remove_partial(&name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What is noted of a partial file is in a file of its name and this.
+pub(super) const NOTE: &str = ".json";
+
+/// 64 lower-case hexadecimal digits.
+pub(super) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Makes sure that `needed` bytes fit for the model `id`. Where they do not, removes what neither a model nor this load
@@ -167,9 +204,18 @@ pub async fn make_room(storage: &dyn Storage, id: &str, needed: u64, wanted: imp
     storage.remove_record(id).await?;
     clean(storage, wanted).await?;
     match storage.usage().await?.available() {
-        Some(available) if available < needed => Err(Error::Quota { needed, available }),
+        Some(available) if available < needed => Err(no_room(storage, needed, available).await?),
         _ => Ok(()),
     }
+}
+
+/// The error of storage that cannot take `needed` bytes: with what the stored models take, which may be removed.
+pub async fn no_room(storage: &dyn Storage, needed: u64, available: u64) -> Result<Error> {
+    let mut removable = 0;
+    for sha256 in referenced(storage).await? {
+        removable += storage.blob_size(&sha256).await?.unwrap_or(0);
+    }
+    Ok(Error::Quota { needed, available, removable })
 }
 
 fn parse(bytes: &[u8]) -> Result<Record> {

@@ -33,9 +33,16 @@ impl MemoryStorage {
         self.0.quota.set(quota);
     }
 
-    /// Names of partial files.
-    pub fn partials(&self) -> Vec<String> {
-        self.0.partial.borrow().keys().cloned().collect()
+    /// Bytes of the partial file `name`, as many as there are.
+    pub fn partial_size(&self, name: &str) -> u64 {
+        self.0.partial.borrow().get(name).map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    /// Changes a stored file behind the store's back, as a broken disk would.
+    pub fn damage(&self, sha256: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(bytes) = self.0.blobs.borrow_mut().get_mut(sha256) {
+            change(bytes);
+        }
     }
 }
 
@@ -48,10 +55,15 @@ impl Contents {
     fn reserve(&self, bytes: usize) -> Result<()> {
         let usage = Usage { used: self.used(), quota: self.quota.get() };
         match usage.available() {
-            Some(available) if available < bytes as u64 => Err(Error::Quota { needed: bytes as u64, available }),
+            Some(available) if available < bytes as u64 => Err(Error::Quota { needed: bytes as u64, available, removable: 0 }),
             _ => Ok(()),
         }
     }
+}
+
+fn slice(bytes: &[u8], name: &str, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let range = usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(len)?));
+    range.and_then(|range| bytes.get(range)).map(<[u8]>::to_vec).ok_or_else(|| cut_short(name, offset, len, bytes.len() as u64))
 }
 
 /// An answer that is there at once.
@@ -66,19 +78,15 @@ impl Storage for MemoryStorage {
 
     fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
         let blobs = self.0.blobs.borrow();
-        now(blobs.get(sha256).ok_or_else(|| Error::NotFound(format!("blob {sha256}"))).and_then(|bytes| {
-            let start = usize::try_from(offset).ok();
-            let range = start.and_then(|start| Some(start..start.checked_add(len)?));
-            let found = range.and_then(|range| bytes.get(range));
-            found.map(<[u8]>::to_vec).ok_or_else(|| cut_short(sha256, offset, len, bytes.len() as u64))
-        }))
+        let bytes = blobs.get(sha256).ok_or_else(|| Error::NotFound(format!("blob {sha256}")));
+        now(bytes.and_then(|bytes| slice(bytes, sha256, offset, len)))
     }
 
-    fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
+    fn resume<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
         if !self.0.writing.borrow_mut().insert(name.to_string()) {
             return now(Err(Error::Storage(format!("partial/{name} is being written already"))));
         }
-        self.0.partial.borrow_mut().insert(name.to_string(), Vec::new());
+        self.0.partial.borrow_mut().entry(name.to_string()).or_default();
         now(Ok(Box::new(MemoryPartial { contents: self.0.clone(), name: name.to_string() }) as Box<dyn Partial>))
     }
 
@@ -91,9 +99,14 @@ impl Storage for MemoryStorage {
         now(Ok(self.0.blobs.borrow().keys().cloned().collect()))
     }
 
-    fn sweep(&self) -> LocalBoxFuture<'_, Result<()>> {
-        let writing = self.0.writing.borrow();
-        self.0.partial.borrow_mut().retain(|sha256, _| writing.contains(sha256));
+    fn partials(&self) -> LocalBoxFuture<'_, Result<Vec<(String, u64)>>> {
+        now(Ok(self.0.partial.borrow().iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()))
+    }
+
+    fn remove_partial<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<()>> {
+        if !self.0.writing.borrow().contains(name) {
+            self.0.partial.borrow_mut().remove(name);
+        }
         now(Ok(()))
     }
 
@@ -127,6 +140,20 @@ struct MemoryPartial {
 }
 
 impl Partial for MemoryPartial {
+    fn size(&self) -> u64 {
+        self.contents.partial.borrow().get(&self.name).map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    fn read<'a>(&'a mut self, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
+        let partial = self.contents.partial.borrow();
+        now(slice(partial.get(&self.name).map_or(&[], Vec::as_slice), &self.name, offset, len))
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        self.contents.partial.borrow_mut().insert(self.name.clone(), Vec::new());
+        Ok(())
+    }
+
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
         now(self.contents.reserve(bytes.len()).map(|()| {
             self.contents.partial.borrow_mut().entry(self.name.clone()).or_default().extend_from_slice(bytes);

@@ -29,7 +29,7 @@ impl<'a> StoreSink<'a> {
     /// Removes what was added, as far as no model needs it.
     pub async fn undo(self) -> Result<()> {
         drop(self.growing);
-        self.storage.sweep().await?;
+        store::sweep(self.storage, |_| true).await?;
         let needed = store::referenced(self.storage).await?;
         for sha256 in self.added.iter().filter(|sha256| !needed.contains(*sha256)) {
             self.storage.remove_blob(sha256).await?;
