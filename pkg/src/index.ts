@@ -13,6 +13,7 @@ import type {
   Card, ChatCompletion, ChatCompletionChunk, ChatParams, Completion, CompletionChunk, CompletionParams, EmbeddingParams,
   Embeddings, GenerateParams,
   Inspection, LoadOptions, ModelInfo, ModelSource, NetworkRequest, Progress, SavedSession, SourceOptions, StorageUsage, StoredModel, Usage,
+  Verified, VerifyOptions,
 } from "./types.js";
 
 export { OpenWeightsError, type ErrorCode } from "./errors.js";
@@ -40,13 +41,18 @@ function takeRemote(): Remote {
 
 /** Loads the model at `source`: from browser storage if it is there, else it is downloaded or imported, verified and stored first. */
 export async function load(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
-  const { signal, onProgress, adapters = [], private: isolated = false, ...rest } = options;
+  const { signal, onProgress, adapters = [], private: isolated = false, persist = true, ...rest } = options;
   if (signal?.aborted) throw aborted();
   let remote = takeRemote();
   // The worker's end is the surest way to stop a download: it holds nothing but this.
   const cancel = () => remote.close(aborted());
   signal?.addEventListener("abort", cancel);
-  const call = (method: string, ...args: unknown[]) => remote.call<Loaded, Progress>(method, args, { onEvent: onProgress });
+  let brought = false;
+  const onEvent = (progress: Progress) => {
+    brought ||= progress.phase === "download" || progress.phase === "import";
+    onProgress?.(progress);
+  };
+  const call = (method: string, ...args: unknown[]) => remote.call<Loaded, Progress>(method, args, { onEvent });
   try {
     let loaded: Loaded;
     if (isolated) {
@@ -56,13 +62,15 @@ export async function load(source: ModelSource, options: LoadOptions = {}): Prom
       const { worker, end } = await startPrivate();
       remote = new Remote(worker, end);
       if (signal?.aborted) throw aborted();
-      const { quantize, hub, revision, token, ...device } = rest;
+      const { quantize, hub, revision, token, integrity, signedBy, offline, ...device } = rest;
       loaded = await call("loadHanded", files, device);
     } else loaded = await call("load", absolute(source), rest);
+    // Once there is something to lose, and not before: some browsers ask the person.
+    if (persist && brought && loaded.info.storage === "files") void store.persist();
     const model = new Model(remote, loaded.card, { ...loaded.info, private: isolated });
     for (const adapter of adapters) {
       const { source, ...options } = typeof adapter === "object" && "source" in adapter ? adapter : { source: adapter };
-      await model.adapters.add(source, options);
+      await model.adapters.add(source, rest.offline ? { ...options, offline: true } : options);
     }
     return model;
   } catch (error) {
@@ -82,9 +90,34 @@ export async function inspect(source: ModelSource, options: SourceOptions = {}):
 
 /** The models in browser storage. */
 export const store = {
+  /** What is stored. A model of which `missing` bytes are gone is fetched again when it is loaded. */
   list: (): Promise<StoredModel[]> => helper().call("list", []),
+  /** Removes a model, and all files that no other needs. Waits while a tab downloads. */
   remove: (id: string): Promise<void> => helper().call("remove", [id]),
-  usage: (): Promise<StorageUsage> => helper().call("usage", []),
+  /** What is used and granted, and whether the browser may evict it. */
+  usage: async (): Promise<StorageUsage> => {
+    const persisted = (await globalThis.navigator?.storage?.persisted?.()) ?? false;
+    return { ...(await helper().call<Omit<StorageUsage, "persisted">>("usage", [])), persisted };
+  },
+  /** Asks the browser to keep what is stored, and says whether it will. `load` does so after a model was first stored. */
+  persist: async (): Promise<boolean> => (await globalThis.navigator?.storage?.persist?.()) ?? false,
+  /** Removes what no model needs: files of downloads and imports that did not end. Waits while a tab downloads. Gives the bytes. */
+  clean: (): Promise<number> => helper().call("clean", []),
+  /** Hashes what is stored of a model, and fetches again what is wrong. */
+  verify: async (id: string, { signal, onProgress, ...options }: VerifyOptions = {}): Promise<Verified> => {
+    if (signal?.aborted) throw aborted();
+    const remote = new Remote();
+    const cancel = () => remote.close(aborted());
+    signal?.addEventListener("abort", cancel);
+    try {
+      return await remote.call<Verified, Progress<"verify" | "download">>("verify", [id, options], { onEvent: onProgress });
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      cancel();
+    }
+  },
+  /** A stored model as one `.owpkg` file, which `load` takes on another machine. It is read from storage while it is written. */
+  export: (id: string): Promise<Blob> => helper().call("export", [id]),
 };
 
 /** A loaded model. Requests made at the same time are answered one after the other. */

@@ -3,8 +3,8 @@ import type { Session } from "./session.js";
 
 /**
  * Where a model lies: the address of a package, of a GGUF file (`*.gguf`; of a split one, any part) or of a checkpoint's
- * directory; a hub's `org/name[@revision][/file.gguf]`; a GGUF `File`; the `File`s of a split GGUF, a checkpoint or a package, or
- * their directory (folders of Sentence Transformers' modules, as `1_Pooling`, are read, too); `store:` and an id of `store.list()`.
+ * directory; a hub's `org/name[@revision][/file.gguf]`; a GGUF or `.owpkg` `File`; the `File`s of a split GGUF, a checkpoint or a
+ * package, or their directory (folders of Sentence Transformers' modules, as `1_Pooling`, are read, too); `store:` and an id of `store.list()`.
  */
 export type ModelSource = string | URL | File | readonly File[] | FileSystemDirectoryHandle;
 
@@ -40,15 +40,26 @@ export interface LoadOptions extends SourceOptions {
    * row's groups where it is most (`balanced`, the default) or everywhere (`exact`, at half the speed of `fast`).
    */
   precision?: "fast" | "balanced" | "exact";
+  /** SHA-256 of the package's `openweights.json`, as `sha256-` and base64: another manifest, and so other weights, is an `integrity` error. */
+  integrity?: string;
+  /** A public key (PEM or its base64; ECDSA, P-256) that must have signed the package: OpenSSF model signing, `model.sig`. */
+  signedBy?: string;
+  /** Asks the network for nothing: what is not stored is an `offline` error. */
+  offline?: boolean;
+  /** Whether to ask the browser to keep what is stored, once a model was stored anew. True unless said otherwise; Firefox asks the person. */
+  persist?: boolean;
   /** Cancels loading. What was stored of a download so far is kept, never used unfinished. */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
 }
 
 /** Where loading is. Counts are bytes. */
-export interface Progress {
-  /** `manifest` reads headers, `download` and `import` bring files into browser storage, `load` brings weights from there to the device. */
-  phase: "manifest" | "download" | "import" | "load";
+export interface Progress<Phase extends string = "manifest" | "download" | "import" | "load"> {
+  /**
+   * `manifest` reads headers, `download` and `import` bring files into browser storage, `load` brings weights from there to the device;
+   * `verify`, of `store.verify`, hashes what is stored. While another tab downloads the same model, its progress is told.
+   */
+  phase: Phase;
   loaded: number;
   total: number;
   file?: string; bytesPerSecond?: number; etaSeconds?: number;
@@ -103,6 +114,14 @@ export interface ModelInfo {
   architecture: string;
   contextLength: number;
   vocabSize: number;
+  /** Where the model is kept: in `memory` it ends with the worker. */
+  storage: "files" | "memory";
+  /** Why it is memory. */
+  storageReason: string | null;
+  /** What was verified of its bytes, and what not: "digests match the manifest; signer not verified". */
+  verification: string;
+  /** Bytes that were fetched again, since the browser, or somebody, had removed them from storage. */
+  restored: number;
   /** What an encoder gives; `null` where a model generates text. */
   embedding: EmbeddingInfo | null;
 }
@@ -237,6 +256,8 @@ export interface Embeddings {
 export type AdapterSource = ModelSource;
 
 export interface AdapterOptions extends Omit<SourceOptions, "quantize"> {
+  /** Asks the network for nothing: what is not stored is an `offline` error. */
+  offline?: boolean;
   /** What to call it; the last part of its source unless said. */
   name?: string;
   /** How much of it to add; 1, what it was trained for, unless said. May be negative. */
@@ -276,7 +297,39 @@ export interface StoredModel {
   name: string | null;
   source: string;
   bytes: number;
+  /** How many of these are gone from storage; they are fetched again when the model is loaded. */
+  missing: number;
 }
 
 /** Bytes that this site stores, and may store where the browser tells. */
-export interface StorageUsage { used: number; quota: number | null }
+export interface StorageUsage {
+  /** By everything of this site, as the browser estimates it. */
+  used: number;
+  quota: number | null;
+  /** Of stored models and adapters. */
+  models: number;
+  /** Of what is on its way, or was given up: a download goes on from there, `store.clean()` removes it. */
+  unfinished: number;
+  /** `memory` where the browser grants no files, as in some private windows: it ends with the worker. */
+  kind: "files" | "memory";
+  /** Why it is memory. */
+  reason: string | null;
+  /** Whether the browser has promised not to evict it. */
+  persisted: boolean;
+}
+
+/** How to verify a stored model. Hub and token are for what is fetched again. */
+export interface VerifyOptions extends Pick<SourceOptions, "hub" | "token"> {
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress<"verify" | "download">) => void;
+}
+
+/** What hashing a stored model has found. */
+export interface Verified {
+  /** Bytes that were hashed. */
+  bytes: number;
+  /** Files that were gone or wrong; these were removed. */
+  bad: string[];
+  /** Whether all is right now. An import, an adapter and files of your own are not fetched again in part: load them again. */
+  repaired: boolean;
+}

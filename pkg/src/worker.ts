@@ -1,10 +1,12 @@
 /** The worker: wasm on one side, messages on the other. Everything that takes time happens here, off the page's thread. */
 import type * as engine from "../wasm/simd128/openweights.js";
 import { OpenWeightsError, aborted, asError, missing } from "./errors.js";
+import { follow } from "./follow.js";
+import { checkWith } from "./key.js";
 import type { Request, Response } from "./rpc.js";
 import type {
   AdapterOptions, AdapterSource, ChatParams, CompletionParams, EmbeddingParams, Embeddings, FinishReason, LoadOptions, ModelSource,
-  NetworkRequest, SourceOptions, Usage,
+  NetworkRequest, SourceOptions, Usage, VerifyOptions,
 } from "./types.js";
 
 /** What a call may do besides returning. */
@@ -86,13 +88,25 @@ async function embed({ signal }: Call, params: EmbeddingParams): Promise<Omit<Em
   return { object: "list", data, usage: { prompt_tokens: tokens, total_tokens: tokens } };
 }
 
+/** Calls `load` with a check of signatures, if one is demanded, and with the progress of another tab that loads the same. */
+async function bring<T>(
+  { emit }: Call,
+  source: ModelSource,
+  { signedBy, ...options }: LoadOptions,
+  load: (...args: Parameters<typeof engine.Model.load>) => Promise<T>,
+): Promise<T> {
+  const key = signedBy === undefined ? undefined : await checkWith(signedBy);
+  const { tell, done } = follow(source, emit);
+  return load(source, options, tell, key).finally(done);
+}
+
 const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>> = {
   inspect: (_, source: ModelSource, options: SourceOptions) => wasm.inspect(source, options),
-  load: async ({ emit }, source: ModelSource, options: LoadOptions) => {
-    model = await wasm.Model.load(source, options, emit);
+  load: (call, source: ModelSource, options: LoadOptions) => bring(call, source, options, async (...args) => {
+    model = await wasm.Model.load(...args);
     return { card: model.card(), info: model.info() };
-  },
-  files: ({ emit }, source: ModelSource, options: LoadOptions) => wasm.handed_files(source, options, emit),
+  }),
+  files: (call, source: ModelSource, options: LoadOptions) => bring(call, source, options, wasm.handed_files),
   loadHanded: async ({ emit }, files: unknown[], options: LoadOptions) => {
     model = await wasm.Model.load_handed(files, options, emit);
     return { card: model.card(), info: model.info() };
@@ -119,6 +133,9 @@ const methods: Record<string, (call: Call, ...args: never[]) => Promise<unknown>
   list: () => wasm.store_list(),
   remove: (_, id: string) => wasm.store_remove(id),
   usage: () => wasm.store_usage(),
+  clean: () => wasm.store_clean(),
+  verify: ({ emit }, id: string, options: VerifyOptions) => wasm.store_verify(id, options, emit),
+  export: (_, id: string) => wasm.store_export(id),
   dispatches: async () => loaded().dispatches(), // for tests/web/bench.mjs
   check: async (_, name: keyof Engine, ...args: never[]) => (wasm[name] as (...args: never[]) => unknown)(...args), // for tests/web
 };

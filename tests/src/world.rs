@@ -16,6 +16,7 @@ use openweights::{
         source::{Access, LOCAL, Source},
         store::{Record, Storage, StoreFiles},
         store_memory::MemoryStorage,
+        trust::Trust,
     },
 };
 
@@ -77,6 +78,7 @@ impl World {
             abort: &self.abort,
             progress: &progress,
             checks: Checks { known, check: |checkpoint| engine::check(checkpoint).boxed_local() },
+            trust: Trust::default(),
         };
         pollster::block_on(run(acquire, source.clone()))
     }
@@ -112,7 +114,7 @@ impl World {
     pub fn assert_empty(&self) {
         assert_eq!(pollster::block_on(self.storage.records()).unwrap(), Vec::<String>::new());
         assert_eq!(pollster::block_on(self.storage.blobs()).unwrap(), Vec::<String>::new());
-        assert_eq!(self.storage.partials(), Vec::<String>::new());
+        assert_eq!(pollster::block_on(self.storage.partials()).unwrap(), []);
     }
 }
 

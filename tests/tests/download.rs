@@ -345,7 +345,7 @@ fn removing_a_model_keeps_what_others_need() {
         let storage = &world.storage;
         storage.write_record("other", &serde_json::to_vec(&other).unwrap()).await.unwrap();
         assert_eq!(store::list(storage).await.unwrap().len(), 2);
-        assert_eq!(store::stored_bytes(storage).await.unwrap(), 10_800);
+        assert_eq!(store::stored_bytes(storage).await.unwrap(), store::Bytes { models: 10_800, unfinished: 0 });
         store::remove(storage, &record.id).await.unwrap();
         assert_eq!(store::list(storage).await.unwrap(), [other.clone()]);
         assert_eq!(storage.blobs().await.unwrap(), [record.manifest.files[0].sha256.clone()]);

@@ -14,6 +14,7 @@ use openweights::{
         network::{Fetch, Headers, Request, Response},
         source::{Access, Source},
         store::{Partial, Storage, Usage},
+        trust::Trust,
     },
 };
 use openweights_tests::{fake::FakeClock, rng::Rng};
@@ -239,6 +240,7 @@ fn peak_of(generated: &'static Generated) -> usize {
         abort: &Abort::default(),
         progress: &|_| {},
         checks: Checks { known: |_| Ok(()), check: |checkpoint| engine::check(checkpoint).boxed_local() },
+        trust: Trust::default(),
     };
     let source = Source::parse("https://host.example/large/", &Access::default()).unwrap();
     let record = pollster::block_on(acquire.load(source, Some(Quantize::Q4))).unwrap();

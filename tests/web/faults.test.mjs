@@ -39,6 +39,40 @@ test("a wrong byte", () => withFault(onShard({ flip: shard.size - 1 }), "integri
 test("a truncated shard", () => withFault(onShard({ truncate: shard.size - 100 }), "integrity", /cut short|expected/));
 test("a missing shard", () => withFault(onShard({ status: 404 }), "not_found", /safetensors/));
 test("a server error", () => withFault(onShard({ status: 500 }), "network", /500/));
+/** Once, and then the server is well: the model comes, and what had arrived is not asked for again unless `whole`. */
+async function recovers(fault, { first = { drop: 131_072 }, whole = false } = {}) {
+  const page = await apiPage(env);
+  const script = [first, ...[fault ?? []].flat()];
+  let answers = 0;
+  env.server.fault = (address) => (address.endsWith(".safetensors") ? script[answers++] : undefined);
+  env.server.log.length = 0;
+  const loaded = await load(page, TINY, cpu);
+  assert.equal(loaded.info?.backend, "cpu", JSON.stringify(loaded));
+  const asked = env.server.log.filter(({ address }) => address.endsWith(".safetensors"));
+  assert(asked.length >= 2, JSON.stringify(asked));
+  const starts = asked.map(({ range }) => Number(/\d+/.exec(range ?? "0")[0]));
+  if (whole) assert.equal(starts.at(-1), 0, JSON.stringify(asked));
+  else assert.deepEqual(starts.slice(1).filter((start) => start < 65_536), [], JSON.stringify(asked));
+  await page.context().close();
+}
+
+test("a connection that drops is taken up where it dropped", () => recovers());
+test("a stall", { timeout: 120_000 }, () => recovers(undefined, { first: { stall: 131_072 } }));
+test("drops in a row", () => recovers({ drop: 65_536 }));
+test("429, 503 and when to come back", async () => {
+  for (const status of [429, 503]) await recovers({ status, headers: { "retry-after": "1" } });
+});
+test("a file cut short, and one byte more of the rest", () => recovers(undefined, { first: { truncate: 131_072 } }));
+test("a file that is too long", () => recovers(undefined, { first: { long: 7 }, whole: true }));
+test("one wrong bit, once", () => recovers(undefined, { first: { flip: 7 }, whole: true }));
+test("206 with another range", () => recovers({ wrongRange: true }, { whole: true }));
+test("another version", () => recovers({ etag: '"other"' }));
+test("no ranges", () => recovers({ whole: true }));
+test("a trickle", () => recovers({ trickle: 100 }));
+// A browser that gets a part of a compressed file cannot unpack it, and says so.
+test("gzip where identity was asked", () => recovers({ gzip: true }));
+test("a redirect to an address that has expired", () => recovers([{ redirect: "/expired.safetensors" }, { status: 403 }]));
+
 // Without its manifest a package may still be a checkpoint.
 const neither = (address) => (/(openweights|config)\.json$/.test(address) ? { status: 404 } : undefined);
 test("neither a manifest nor a configuration", () => withFault(neither, "not_found", /openweights\.json/));
@@ -70,6 +104,20 @@ test("not enough storage is said before any weight is fetched", async () => {
   const result = await load(page, TINY, cpu);
   await assertRefused(page, result, "quota");
   assert(!env.server.requests.some((address) => address.endsWith(".safetensors")));
+  await page.context().close();
+});
+
+test("cancelling while it waits for a server to be well", async () => {
+  const page = await apiPage(env);
+  env.server.fault = onShard({ status: 503, headers: { "retry-after": "50" } });
+  const started = Date.now();
+  const result = await outcome(page, async (source) => {
+    const cancel = new AbortController();
+    setTimeout(() => cancel.abort(), 1500);
+    await ow.load(source, { backend: "cpu", signal: cancel.signal });
+  }, TINY);
+  await assertRefused(page, result, "aborted");
+  assert(Date.now() - started < 20_000);
   await page.context().close();
 });
 

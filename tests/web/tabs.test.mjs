@@ -1,4 +1,4 @@
-// Two tabs, or a load right after one that was cancelled: one downloads, the other waits and finds the model stored.
+// Two tabs, or a load right after one that was cancelled: one downloads, the other shows its progress and finds the model stored.
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { TINY, apiPage, environment, load, openApi, outcome, tinyPackage } from "./support.mjs";
@@ -20,6 +20,7 @@ test("two tabs load one model: it is fetched once", async () => {
   const loaded = await Promise.all([first, second].map((page) => load(page, TINY, { backend: "cpu" })));
   assert.deepEqual(loaded.map(({ info }) => info?.backend), ["cpu", "cpu"], JSON.stringify(loaded));
   assert.equal(shards(), 1);
+  for (const { phases } of loaded) assert(phases.includes("download"), "both show how far it is");
   await first.context().close();
 });
 

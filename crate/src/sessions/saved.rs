@@ -131,7 +131,7 @@ impl Model {
         }
         let (record_id, size) = (record_id(model, name), blob_bytes(&spec, tokens.len()));
         if let Some(available) = storage.usage().await?.available().filter(|available| *available < size) {
-            return Err(Error::Quota { needed: size, available });
+            return Err(store::no_room(storage, size, available).await?);
         }
         let (mut partial, mut hash) = (storage.begin(&record_id).await?, Sha256::new());
         let mut put = async |bytes: &[u8]| {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-use super::{clock::BrowserClock, fetch::BrowserFetch, load::lock_store, named::own_files, opfs::Opfs};
+use super::{clock::BrowserClock, fetch::BrowserFetch, load::lock_store, named::own_files, storage};
 use crate::{
     adapters::AdapterInfo,
     error::{Error, Result},
@@ -32,6 +32,7 @@ pub struct Options {
     hub: Option<String>,
     revision: Option<String>,
     token: Option<String>,
+    offline: bool,
 }
 
 /// An adapter of a model, in JavaScript's names.
@@ -65,9 +66,12 @@ pub async fn open(source: JsValue, options: &Options) -> Result<(String, Adapter
     };
     let address = fetch::Address::parse(&text, &access)?;
     let name = address.name().to_owned();
-    let storage: Rc<dyn Storage> = Rc::new(Opfs::open().await?);
+    let storage: Rc<dyn Storage> = storage::open().await?.storage;
     if let Some(adapter) = fetch::stored(&storage, &address).await? {
         return Ok((name, adapter));
+    }
+    if options.offline {
+        return Err(Error::Offline(format!("{text} is needed and not stored, and this load may not use the network")));
     }
     let _lock = lock_store().await?;
     let hub = origin(access.hub.as_deref().unwrap_or(HUB)).unwrap_or_default().to_owned();

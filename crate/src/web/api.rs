@@ -8,8 +8,10 @@ use wasm_bindgen::prelude::*;
 use super::{
     adapters,
     choose::Chosen,
-    load, private,
+    load::{self, Loaded, Place},
+    private,
     request::{self, Request},
+    store,
     values::{error, from_js, to_js},
 };
 use crate::{
@@ -32,6 +34,8 @@ struct Info<'a> {
     context_length: usize,
     vocab_size: usize,
     embedding: &'a Option<EmbeddingInfo>,
+    #[serde(flatten)]
+    place: &'a Place,
 }
 
 /// A text's embedding.
@@ -70,22 +74,28 @@ pub struct Model {
     generation: Option<Generation>,
     /// What it was loaded from, without tokenizer: an adapter may need the base's weights.
     base: Checkpoint,
+    place: Place,
+}
+
+impl From<Loaded> for Model {
+    fn from(Loaded { model, chosen, base, digest, place }: Loaded) -> Model {
+        Model { model, digest, chosen, generation: None, base, place }
+    }
 }
 
 #[wasm_bindgen]
 impl Model {
-    /// Downloads or imports, verifies and stores the model at `source` unless it is stored, then loads it onto the device.
-    pub async fn load(source: JsValue, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
-        let load = async { load::load(source, from_js(options, "options")?, &on_progress).await };
-        let (model, chosen, base, digest) = load.await.map_err(|e| error(&e))?;
-        Ok(Model { model, digest, chosen, generation: None, base })
+    /// Downloads or imports, verifies and stores the model at `source` unless it is stored, then loads it onto the device. `key`
+    /// checks signatures: `(message, signature) => Promise<boolean>`.
+    pub async fn load(source: JsValue, options: JsValue, on_progress: Function, key: Option<Function>) -> Result<Model, JsValue> {
+        let load = async { load::load(source, from_js(options, "options")?, &on_progress, key).await };
+        load.await.map(Model::from).map_err(|e| error(&e))
     }
 
     /// Loads a model from what [`handed_files`] gave: nothing is asked of network or storage.
     pub async fn load_handed(files: Array, options: JsValue, on_progress: Function) -> Result<Model, JsValue> {
         let load = async { private::load(files, from_js(options, "options")?, &on_progress).await };
-        let (model, chosen, base, digest) = load.await.map_err(|e| error(&e))?;
-        Ok(Model { model, digest, chosen, generation: None, base })
+        load.await.map(Model::from).map_err(|e| error(&e))
     }
 
     /// The card.
@@ -104,6 +114,7 @@ impl Model {
             context_length: info.context_length,
             vocab_size: info.vocab_size,
             embedding: &info.embedding,
+            place: &self.place,
         })
     }
 
@@ -219,27 +230,46 @@ pub async fn inspect(source: JsValue, options: JsValue) -> Result<JsValue, JsVal
 
 /// The model's manifest and files, once it is stored whole: for a worker that may connect to nothing.
 #[wasm_bindgen]
-pub async fn handed_files(source: JsValue, options: JsValue, on_progress: Function) -> Result<Array, JsValue> {
-    let files = async { private::files(source, from_js(options, "options")?, &on_progress).await };
+pub async fn handed_files(source: JsValue, options: JsValue, on_progress: Function, key: Option<Function>) -> Result<Array, JsValue> {
+    let files = async { private::files(source, from_js(options, "options")?, &on_progress, key).await };
     files.await.map_err(|e| error(&e))
 }
 
-/// The models that are stored whole.
+/// The models, adapters and saved conversations that are stored.
 #[wasm_bindgen]
 pub async fn store_list() -> Result<JsValue, JsValue> {
-    load::list().await.map_err(|e| error(&e)).and_then(|models| to_js(&models))
+    store::list().await.map_err(|e| error(&e)).and_then(|models| to_js(&models))
 }
 
 /// Removes a model from the store.
 #[wasm_bindgen]
 pub async fn store_remove(id: String) -> Result<(), JsValue> {
-    load::remove(&id).await.map_err(|e| error(&e))
+    store::remove(&id).await.map_err(|e| error(&e))
+}
+
+/// Removes what no model needs; gives the bytes.
+#[wasm_bindgen]
+pub async fn store_clean() -> Result<f64, JsValue> {
+    store::clean().await.map(|bytes| bytes as f64).map_err(|e| error(&e))
 }
 
 /// Bytes of browser storage, used and granted.
 #[wasm_bindgen]
 pub async fn store_usage() -> Result<JsValue, JsValue> {
-    load::usage().await.map_err(|e| error(&e)).and_then(|usage| to_js(&usage))
+    store::usage().await.map_err(|e| error(&e)).and_then(|usage| to_js(&usage))
+}
+
+/// Hashes a stored model, and fetches again what is wrong.
+#[wasm_bindgen]
+pub async fn store_verify(id: String, access: JsValue, on_progress: Function) -> Result<JsValue, JsValue> {
+    let verify = async { store::verify(&id, from_js(access, "options")?, &on_progress).await };
+    verify.await.map_err(|e| error(&e)).and_then(|verified| to_js(&verified))
+}
+
+/// A stored model as one file.
+#[wasm_bindgen]
+pub async fn store_export(id: String) -> Result<web_sys::Blob, JsValue> {
+    store::export(&id).await.map_err(|e| error(&e))
 }
 
 /// Panics end up in the console with their place, instead of as "unreachable executed".

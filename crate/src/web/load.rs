@@ -1,6 +1,6 @@
 //! Loading in a worker: policy from [`crate::weights`], bytes from the network into browser storage, weights onto a device.
 
-use std::{cell::Cell, rc::Rc};
+use std::cell::Cell;
 
 use futures_util::FutureExt;
 use js_sys::Function;
@@ -10,9 +10,10 @@ use wasm_bindgen::JsValue;
 use super::{
     choose::{Choice, Chosen},
     clock::BrowserClock,
+    key::Key,
     lock::Lock,
     named::Named,
-    opfs::Opfs,
+    storage::{self, Kept},
     values::to_js,
 };
 use crate::{
@@ -25,13 +26,13 @@ use crate::{
         Checkpoint, Files,
         abort::Abort,
         acquire::{Acquire, Checks, Inspection},
-        adapter::fetch,
         import::Quantize,
         manifest::Manifest,
         network::Clock,
         package, progress,
         source::Access,
-        store::{self, Record, Storage, StoreFiles, Usage},
+        store::{Record, Storage, StoreFiles},
+        trust::{Signer, Trust, parse_integrity},
     },
 };
 
@@ -40,8 +41,6 @@ const TELL_MS: f64 = 50.0;
 /// The lock of whoever writes or removes stored files, in any tab.
 const STORE: &str = "openweights-store";
 
-/// A model, what computes and why, its checkpoint, and the digest of its files.
-pub(super) type Loaded = (Model, Chosen, Checkpoint, String);
 /// What computes, and why that.
 type Device = (Box<dyn Backend>, Chosen);
 
@@ -57,15 +56,22 @@ pub struct Options {
     hub: Option<String>,
     revision: Option<String>,
     token: Option<String>,
+    integrity: Option<String>,
+    offline: bool,
 }
 
 impl Options {
-    pub(super) fn quantize(&self) -> Result<Option<Quantize>> {
+    fn quantize(&self) -> Result<Option<Quantize>> {
         self.quantize.as_deref().map(Quantize::parse).transpose()
     }
 
-    pub(super) fn access(&self) -> Access {
+    fn access(&self) -> Access {
         Access { hub: self.hub.clone(), revision: self.revision.clone(), token: self.token.clone() }
+    }
+
+    /// What `source` names, with these options.
+    pub(super) async fn named(&self, source: JsValue) -> Result<Named> {
+        Named::new(source, &self.access(), self.offline).await
     }
 
     /// What computes.
@@ -99,6 +105,7 @@ impl From<progress::Progress> for Progress {
                 progress::Phase::Manifest => "manifest",
                 progress::Phase::Download => "download",
                 progress::Phase::Import => "import",
+                progress::Phase::Verify => "verify",
             },
             loaded: progress.loaded,
             total: progress.total,
@@ -134,17 +141,52 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// The model at `source`: downloaded or imported, verified and stored unless it is stored, then brought to the device;
-/// with the choice of the device, its checkpoint, and the digest of its files.
-pub async fn load(source: JsValue, options: Options, on_progress: &Function) -> Result<Loaded> {
-    let (named, quantize) = (Named::new(source, &options.access()).await?, options.quantize()?);
+/// A loaded model, and what is said of it.
+pub struct Loaded {
+    /// The model.
+    pub model: Model,
+    /// What it runs on.
+    pub chosen: Chosen,
+    /// What it was loaded from, without tokenizer: an adapter may need the base's weights.
+    pub base: Checkpoint,
+    /// Of its files.
+    pub digest: String,
+    /// Where it is kept.
+    pub place: Place,
+}
+
+/// Where a model is kept, and what is known of its bytes, in JavaScript's names.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    storage: String,
+    storage_reason: Option<String>,
+    verification: String,
+    restored: u64,
+}
+
+/// The model at `source`: downloaded or imported, verified and stored unless it is stored, then brought to the device. `key` checks
+/// signatures.
+pub async fn load(source: JsValue, options: Options, on_progress: &Function, key: Option<Function>) -> Result<Loaded> {
+    let named = options.named(source).await?;
     // The device first: a page without WebGPU should hear of it before the download.
     let device = options.open_device().await?;
     let teller = Teller::new(on_progress);
-    let storage: Rc<dyn Storage> = Rc::new(Opfs::open().await?);
-    let record = acquire(&named, quantize, &*storage, &|progress| teller.tell(&progress.into())).await?;
-    let files = StoreFiles::new(storage, record.manifest.clone());
-    onto_device(&record.manifest, Box::new(files), device, &options, &teller).await
+    let (kept, record, place) = obtain(&named, &options, &teller, key).await?;
+    let files = StoreFiles::new(kept.storage, record.manifest.clone());
+    onto_device(&record.manifest, Box::new(files), device, &options, &teller, place).await
+}
+
+/// The store, and in it the record of what `named` names, downloaded or imported and verified unless it was there.
+pub(super) async fn obtain(named: &Named, options: &Options, teller: &Teller<'_>, key: Option<Function>) -> Result<(Kept, Record, Place)> {
+    let (quantize, key) = (options.quantize()?, key.map(Key));
+    let manifest = options.integrity.as_deref().map(parse_integrity).transpose()?;
+    let trust = Trust { manifest: manifest.as_deref(), signer: key.as_ref().map(|key| key as &dyn Signer) };
+    let kept = storage::open().await?;
+    let (record, restored) = acquire(named, quantize, trust, &*kept.storage, &|progress| teller.tell(&progress.into())).await?;
+    let (storage, storage_reason) = (kept.kind().to_owned(), kept.reason.clone());
+    let place = Place { storage, storage_reason, verification: trust.statement(&record), restored };
+    Ok((kept, record, place))
 }
 
 /// The package's weights, brought to the device.
@@ -154,14 +196,15 @@ pub(super) async fn onto_device(
     (backend, chosen): Device,
     options: &Options,
     teller: &Teller<'_>,
+    place: Place,
 ) -> Result<Loaded> {
-    let mut checkpoint = package::open(manifest, files).await?;
+    let mut base = package::open(manifest, files).await?;
     let mut progress = |loaded, total| teller.tell(&Progress { phase: "load", loaded, total, ..Progress::default() });
-    let model = Model::load(&checkpoint, backend, LoadOptions { context_length: options.context_length }, &mut progress).await?;
-    checkpoint.files.release();
+    let model = Model::load(&base, backend, LoadOptions { context_length: options.context_length }, &mut progress).await?;
+    base.files.release();
     // The model has its own; the rest is small and stays for adapters.
-    checkpoint.tokenizer = None;
-    Ok((model, chosen, checkpoint, saved::model_digest(manifest)))
+    base.tokenizer = None;
+    Ok(Loaded { model, chosen, base, digest: saved::model_digest(manifest), place })
 }
 
 /// Waits until nobody else writes or removes stored files.
@@ -169,27 +212,29 @@ pub async fn lock_store() -> Result<Lock> {
     Lock::take(STORE).await
 }
 
-/// The record of what `named` names, once it is stored whole.
-pub(super) async fn acquire(
+/// The record of what `named` names, once it is stored whole; and how many bytes of it were stored before and are gone.
+async fn acquire(
     named: &Named,
     quantize: Option<Quantize>,
+    trust: Trust<'_>,
     storage: &dyn Storage,
     progress: &dyn Fn(progress::Progress),
-) -> Result<Record> {
+) -> Result<(Record, u64)> {
     let (fetch, abort) = (named.fetch(), Abort::default());
     // The worker ends when the page cancels, so nothing here has to.
-    let acquire = Acquire { storage, fetch: &fetch, clock: &BrowserClock, abort: &abort, progress, checks: CHECKS };
+    let acquire = Acquire { storage, fetch: &fetch, clock: &BrowserClock, abort: &abort, progress, checks: CHECKS, trust };
     if let Some(record) = acquire.stored(&named.source, quantize).await? {
-        return Ok(record);
+        return Ok((record, 0));
     }
+    let lost = acquire.lost(&named.source, quantize).await?;
     // Another tab may be downloading, or a load that was cancelled just now: say that this one began, then wait for its turn.
     progress(progress::Progress::BEGUN);
     let _lock = Lock::take(STORE).await?;
-    acquire.load(named.source.clone(), quantize).await
+    Ok((acquire.load(named.source.clone(), quantize).await?, lost))
 }
 
 /// What runs here.
-const CHECKS: Checks = Checks {
+pub(super) const CHECKS: Checks = Checks {
     known: |model_type| match models::KNOWN.contains(&model_type) {
         true => Ok(()),
         false => Err(Error::UnsupportedArchitecture(format!("{model_type:?}; known: {}", models::KNOWN.join(", ")))),
@@ -199,48 +244,16 @@ const CHECKS: Checks = Checks {
 
 /// What is known of the model at `source` before its weights are read; of a stored one that works offline too.
 pub async fn inspect(source: JsValue, options: Options) -> Result<Inspection> {
-    let (named, quantize) = (Named::new(source, &options.access()).await?, options.quantize()?);
-    let (storage, fetch, abort) = (Opfs::open().await?, named.fetch(), Abort::default());
-    let acquire = Acquire { storage: &storage, fetch: &fetch, clock: &BrowserClock, abort: &abort, progress: &|_| {}, checks: CHECKS };
+    let (named, quantize) = (options.named(source).await?, options.quantize()?);
+    let (kept, fetch, abort) = (storage::open().await?, named.fetch(), Abort::default());
+    let acquire = Acquire {
+        storage: &*kept.storage,
+        fetch: &fetch,
+        clock: &BrowserClock,
+        abort: &abort,
+        progress: &|_| {},
+        checks: CHECKS,
+        trust: Trust::default(),
+    };
     acquire.inspect(named.source.clone(), quantize).await
-}
-
-/// A model in the store, in JavaScript's names.
-#[derive(Serialize)]
-pub struct Stored {
-    id: String,
-    kind: &'static str,
-    name: Option<String>,
-    source: String,
-    bytes: u64,
-}
-
-/// The models and adapters that are stored whole, and saved conversations.
-pub async fn list() -> Result<Vec<Stored>> {
-    let storage = Opfs::open().await?;
-    let mut models = Vec::new();
-    for Record { id, url, manifest } in store::list(&storage).await? {
-        if store::is_complete(&storage, &manifest).await? {
-            models.push(Stored { id, kind: "model", source: url, bytes: manifest.bytes(), name: Some(manifest.name) });
-        }
-    }
-    for fetch::Record { id, url, files } in fetch::list(&storage).await? {
-        models.push(Stored { id, kind: "adapter", source: url, bytes: files.iter().map(|file| file.size).sum(), name: None });
-    }
-    for record in saved::list(&storage, None).await? {
-        let bytes = record.bytes();
-        models.push(Stored { id: record.id, kind: "session", source: String::new(), bytes, name: Some(record.name) });
-    }
-    Ok(models)
-}
-
-/// Removes a model, and what no model needs: no download may be under way.
-pub async fn remove(id: &str) -> Result<()> {
-    let _lock = Lock::take(STORE).await?;
-    store::remove(&Opfs::open().await?, id).await
-}
-
-/// Bytes used and granted.
-pub async fn usage() -> Result<Usage> {
-    Opfs::open().await?.usage().await
 }

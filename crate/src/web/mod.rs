@@ -2,8 +2,9 @@
 //!
 //! * [`api`] is what the worker calls; [`request`] and [`values`] are its arguments and results;
 //! * [`named`] is what a page calls a model: an address, a hub id, or a person's own [`files`];
-//! * [`load`] joins network ([`fetch`]), storage ([`opfs`]), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
+//! * [`load`] joins network ([`fetch`]), [`storage`] ([`opfs`] or memory), `lock` and time ([`clock`]) with the policies of [`crate::weights`];
 //! * [`private`] loads from files that were handed over, where no network may be asked;
+//! * [`store`] is what a page asks of stored models; [`key`] checks who signed one;
 //! * [`choose`] decides between GPU and processor, whose [`threads`] are workers;
 //! * `sessions` are conversations, open and saved;
 //! * `check` lets tests run the kernels in a browser, in a build of its own (feature `checks`).
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod fetch;
 pub mod files;
 mod js;
+pub mod key;
 pub mod load;
 mod lock;
 pub mod named;
@@ -25,5 +27,7 @@ pub mod opfs;
 pub mod private;
 pub mod request;
 mod sessions;
+pub mod storage;
+pub mod store;
 pub mod threads;
 pub mod values;

@@ -8,7 +8,8 @@ use super::{fetch::BrowserFetch, files::LocalFiles, opfs};
 use crate::{
     error::{Error, Result},
     weights::{
-        network::{Authorized, Fetch, origin},
+        network::{Authorized, Fetch, NoNetwork, origin},
+        owpkg::{is_archive, list},
         sentence::is_module,
         source::{Access, Source},
     },
@@ -24,15 +25,17 @@ pub struct Named {
 
 impl Named {
     /// Reads what JavaScript gave: a string, a `File`, an array of them, or a `FileSystemDirectoryHandle`.
-    pub async fn new(value: JsValue, access: &Access) -> Result<Named> {
+    /// Where `offline` is asked for, no network is.
+    pub async fn new(value: JsValue, access: &Access, offline: bool) -> Result<Named> {
         if let Some(text) = value.as_string() {
             let source = Source::parse(&text, access)?;
-            return Ok(Named { source, fetch: Box::new(BrowserFetch), token: access.token.clone() });
+            let fetch: Box<dyn Fetch> = if offline { Box::new(NoNetwork) } else { Box::new(BrowserFetch) };
+            return Ok(Named { source, fetch, token: access.token.clone() });
         }
         if *access != Access::default() {
             return Err(Error::InvalidInput("hub, revision and token are for models at a hub, not for files".into()));
         }
-        let files = LocalFiles::new(own_files(&value).await?)?;
+        let files = unpacked(own_files(&value).await?).await?;
         Ok(Named { source: Source::files(files.listing())?, fetch: Box::new(files), token: None })
     }
 
@@ -40,6 +43,22 @@ impl Named {
     pub fn fetch(&self) -> Authorized<'_> {
         Authorized { fetch: &*self.fetch, origin: origin(&self.source.hub).unwrap_or_default().to_owned(), token: self.token.clone() }
     }
+}
+
+/// The files that lie in an archive, if that is what was chosen.
+async fn unpacked(files: Vec<(String, File)>) -> Result<LocalFiles> {
+    let (name, archive) = match &files[..] {
+        [(name, file)] if is_archive(name) => (name.clone(), file.clone()),
+        _ => return LocalFiles::new(files),
+    };
+    let places = list(&LocalFiles::new(files)?, &name, archive.size() as u64).await?;
+    let file = |(name, (start, len)): (String, (u64, u64))| {
+        let slice = archive.slice_with_f64_and_f64(start as f64, (start + len) as f64);
+        // A slice of a file is read where that lies.
+        slice.and_then(|slice| File::new_with_blob_sequence(&Array::of1(&slice), &name)).map(|file| (name, file))
+    };
+    let files: Result<Vec<(String, File)>, JsValue> = places.into_iter().map(file).collect();
+    LocalFiles::new(files.map_err(|_| Error::Storage(format!("{name:?} could not be read: choose it again")))?)
 }
 
 /// A person's own files and their names: of a `FileSystemDirectoryHandle`, an array, or one. Those in a module's folder are called

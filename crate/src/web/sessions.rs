@@ -6,7 +6,7 @@ use wasm_bindgen::prelude::*;
 use super::{
     api::Model,
     load::lock_store,
-    opfs::Opfs,
+    storage,
     values::{error, to_js},
 };
 use crate::{
@@ -35,7 +35,7 @@ impl Model {
 
     async fn save(&mut self, id: u32, name: &str) -> Result<Saved> {
         let _lock = lock_store().await?;
-        let record = self.model.save_session(id, &Opfs::open().await?, &self.digest, name, js_sys::Date::now() as u64).await?;
+        let record = self.model.save_session(id, &*storage::open().await?.storage, &self.digest, name, js_sys::Date::now() as u64).await?;
         Ok(self.describe(record))
     }
 }
@@ -74,13 +74,13 @@ impl Model {
 
     /// Opens a saved conversation.
     pub async fn restore_session(&mut self, name: String) -> Result<u32, JsValue> {
-        let restore = async { self.model.restore_session(&Opfs::open().await?, &self.digest, &name).await };
+        let restore = async { self.model.restore_session(&*storage::open().await?.storage, &self.digest, &name).await };
         restore.await.map_err(|e| error(&e))
     }
 
     /// The saved conversations with this model.
     pub async fn saved_sessions(&self) -> Result<JsValue, JsValue> {
-        let records = async { saved::list(&Opfs::open().await?, Some(&self.digest)).await };
+        let records = async { saved::list(&*storage::open().await?.storage, Some(&self.digest)).await };
         let records = records.await.map_err(|e| error(&e))?;
         to_js(&records.into_iter().map(|record| self.describe(record)).collect::<Vec<_>>())
     }
@@ -89,7 +89,7 @@ impl Model {
     pub async fn remove_session(&self, name: String) -> Result<(), JsValue> {
         let remove = async {
             let _lock = lock_store().await?;
-            saved::remove(&Opfs::open().await?, &self.digest, &name).await
+            saved::remove(&*storage::open().await?.storage, &self.digest, &name).await
         };
         remove.await.map_err(|e| error(&e))
     }

@@ -16,9 +16,12 @@ use super::{
     network::{Clock, Fetch, Network},
     opener::{Opened, Opener, Weights},
     progress::{Meter, Phase, Progress},
+    signing::SIGNATURE,
     source::{LOCAL, Source},
     store::{self, Record, Storage},
     store_sink::StoreSink,
+    trust::Trust,
+    verify::{Verified, Verifier},
 };
 use crate::{
     card::Card,
@@ -42,6 +45,8 @@ pub struct Acquire<'a> {
     pub progress: &'a dyn Fn(Progress),
     /// What runs here.
     pub checks: Checks,
+    /// What is demanded of a package.
+    pub trust: Trust<'a>,
 }
 
 /// What a source is.
@@ -76,7 +81,7 @@ pub struct Inspection {
 }
 
 enum Found<'a> {
-    Package(Box<Manifest>),
+    Package(Box<(Manifest, String)>),
     Import(Box<Opened<'a>>),
 }
 
@@ -88,11 +93,21 @@ impl<'a> Acquire<'a> {
         }
         let key = source.clone();
         match self.find(&mut source, quantize).await? {
-            Found::Package(manifest) => {
+            Found::Package(found) => {
+                let (manifest, text) = *found;
                 (self.checks.known)(&manifest.architecture)?;
-                let (id, url) = package_id(&key, &manifest);
-                self.downloader().fetch_package(&source.base(), id, url, *manifest).await
+                let ((id, url), base) = (package_id(&key, &manifest), source.base());
+                // Who chose it among files of their own wants to keep it; a server is not asked for what nobody wants.
+                let wanted = self.trust.signer.is_some() || key.local.as_ref().is_some_and(|files| files.contains_key(SIGNATURE));
+                let signature = if wanted { self.downloader().find_signature(&base).await? } else { None };
+                let record = Record { id, url, manifest, text: Some(text), signature };
+                self.trust.check(&record).await?;
+                self.downloader().fetch_package(&base, record).await
             }
+            Found::Import(_) if !self.trust.is_none() => Err(Error::InvalidInput(format!(
+                "integrity and signedBy are for packages, whose manifest holds all digests; {} is none",
+                source.origin
+            ))),
             Found::Import(mut opened) => {
                 self.opener().digests(&source, &mut opened.files).await?;
                 self.import(&key, *opened, quantize.unwrap_or_default()).await
@@ -107,7 +122,7 @@ impl<'a> Acquire<'a> {
         }
         let key = source.clone();
         match self.find(&mut source, quantize).await? {
-            Found::Package(manifest) => Ok(inspection(Some(package_id(&key, &manifest).0), *manifest, false)),
+            Found::Package(found) => Ok(inspection(Some(package_id(&key, &found.0).0), found.0, false)),
             Found::Import(opened) => {
                 let quantize = quantize.unwrap_or_default();
                 let storage = plan(&opened, quantize)?;
@@ -131,20 +146,56 @@ impl<'a> Acquire<'a> {
             if let Some(quantize) = quantize.filter(|quantize| *quantize != Quantize::Keep) {
                 return Err(Error::InvalidInput(format!("quantize {:?}: a stored model is loaded as it is", quantize.name())));
             }
-            let found = store::find_complete(self.storage, id).await?;
-            return found.map(Some).ok_or_else(|| Error::NotFound(format!("no stored model has the id {id:?}")));
+            let found = store::find(self.storage, id).await?;
+            let record = found.ok_or_else(|| Error::NotFound(format!("no stored model has the id {id:?}")))?;
+            if let Some(gone) = store::missing(self.storage, &record.manifest.files).await?.first() {
+                let (path, url) = (&gone.path, &record.url);
+                return Err(Error::NotFound(format!("{path:?} of the stored model {id:?} is gone: load it from {url} again")));
+            }
+            return self.trust.check(&record).await.map(|()| Some(record));
         }
         if source.local.is_some() {
-            return local::stored(self, source, quantize.unwrap_or_default()).await;
+            return self.trusted(local::stored(self, source, quantize.unwrap_or_default()).await?).await;
         }
-        // A directory may hold a package, which is as it is, or a checkpoint.
-        let package = (source.gguf.is_none() && quantize.unwrap_or_default() == Quantize::Keep).then(|| store::model_id(&source.base()));
-        for id in package.into_iter().chain([store::model_id(&source.key(quantize.unwrap_or_default(), ""))]) {
-            if let Some(record) = store::find_complete(self.storage, &id).await? {
+        for id in ids(source, quantize.unwrap_or_default()) {
+            if let Some(record) = self.trusted(store::find_complete(self.storage, &id).await?).await? {
                 return Ok(Some(record));
             }
         }
         Ok(None)
+    }
+
+    /// A stored model of which files are gone, and how many bytes these had: the browser evicts, a person clears.
+    pub async fn lost(&self, source: &Source, quantize: Option<Quantize>) -> Result<u64> {
+        for id in ids(source, quantize.unwrap_or_default()) {
+            if let Some(record) = store::find(self.storage, &id).await? {
+                return Ok(store::missing(self.storage, &record.manifest.files).await?.iter().map(|file| file.size).sum());
+            }
+        }
+        Ok(0)
+    }
+
+    /// A stored package that is not what is demanded may have been published anew: then it counts as not stored.
+    async fn trusted(&self, record: Option<Record>) -> Result<Option<Record>> {
+        let Some(record) = record else { return Ok(None) };
+        match self.trust.check(&record).await {
+            Err(Error::Integrity(_)) => Ok(None),
+            checked => checked.map(|()| Some(record)),
+        }
+    }
+
+    /// Hashes all files of the stored model `id`, and fetches again those of a package that are wrong or gone.
+    pub async fn verify(&self, id: &str) -> Result<Verified> {
+        let record = store::find(self.storage, id).await?.ok_or_else(|| Error::NotFound(format!("no stored model has the id {id:?}")))?;
+        let verifier = Verifier { storage: self.storage, clock: self.clock, abort: self.abort, progress: self.progress };
+        let verified = verifier.check(&record.manifest.files).await?;
+        // What was made from other files cannot be fetched in part; files of a person's own only they can give again.
+        if verified.repaired || record.text.is_none() || record.url.starts_with(LOCAL) {
+            return Ok(verified);
+        }
+        let base = record.url.clone();
+        self.downloader().fetch_package(&base, record).await?;
+        Ok(Verified { repaired: true, ..verified })
     }
 
     async fn find(&self, source: &mut Source, quantize: Option<Quantize>) -> Result<Found<'a>> {
@@ -153,9 +204,9 @@ impl<'a> Acquire<'a> {
         if let Some(names) = source.gguf.clone() {
             return Ok(Found::Import(Box::new(opener.gguf(source, &names).await?)));
         }
-        if let Some(manifest) = self.downloader().find_manifest(&source.base()).await? {
+        if let Some(found) = self.downloader().find_manifest(&source.base()).await? {
             return match quantize {
-                None | Some(Quantize::Keep) => Ok(Found::Package(Box::new(manifest))),
+                None | Some(Quantize::Keep) => Ok(Found::Package(Box::new(found))),
                 Some(other) => Err(Error::InvalidInput(format!(
                     "quantize {:?} is for GGUF files and checkpoints; {} is a package, which is loaded as it was made",
                     other.name(),
@@ -211,9 +262,12 @@ impl<'a> Acquire<'a> {
         match key.local.is_some() {
             true => {
                 let id = store::model_id(&key.key(quantize, &local::digests(&manifest.source.files)));
-                Ok(Record { id, url: format!("{LOCAL}{}", key.origin), manifest })
+                Ok(Record { id, url: format!("{LOCAL}{}", key.origin), manifest, text: None, signature: None })
             }
-            false => Ok(Record { id: store::model_id(&key.key(quantize, "")), url: key.origin.clone(), manifest }),
+            false => {
+                let id = store::model_id(&key.key(quantize, ""));
+                Ok(Record { id, url: key.origin.clone(), manifest, text: None, signature: None })
+            }
         }
     }
 
@@ -228,6 +282,12 @@ impl<'a> Acquire<'a> {
     pub(super) fn downloader(&self) -> Downloader<'a> {
         Downloader { storage: self.storage, fetch: self.fetch, clock: self.clock, abort: self.abort, progress: self.progress }
     }
+}
+
+/// The ids that a model at an address may have: a directory may hold a package, which is as it is, or a checkpoint.
+fn ids(source: &Source, quantize: Quantize) -> Vec<String> {
+    let package = (source.gguf.is_none() && quantize == Quantize::Keep).then(|| store::model_id(&source.base()));
+    package.into_iter().chain([store::model_id(&source.key(quantize, ""))]).collect()
 }
 
 /// A package's id and address: on the web they follow from where it lies, for a person's own files from what it holds.

@@ -12,6 +12,7 @@ use super::{
     manifest::{FileEntry, MANIFEST, Manifest},
     network::Network,
     progress::Meter,
+    signing,
     store::{self, Record, Storage},
     transfer::Transfer,
 };
@@ -50,31 +51,32 @@ impl Downloader<'_> {
         if let Some(record) = store::find_complete(self.storage, &id).await? {
             return Ok(record);
         }
-        let manifest = self.manifest(&base).await?;
+        let (manifest, text) = self.find_manifest(&base).await?.ok_or_else(|| Error::NotFound(format!("{base}{MANIFEST}")))?;
         check(&manifest)?;
-        self.fetch_package(&base, id, base.clone(), manifest).await
+        self.fetch_package(&base, Record { id, url: base.clone(), manifest, text: Some(text), signature: None }).await
     }
 
-    /// Fetches what is not stored of the package that holds what `manifest` says. Its files lie at `{base}{file}`; `id` and
-    /// `url` are for its record.
-    pub async fn fetch_package(&self, base: &str, id: String, url: String, manifest: Manifest) -> Result<Record> {
-        self.files(base, &id, &manifest).await?;
-        let record = Record { id, url, manifest };
+    /// Fetches what is not stored of the package whose `record` is to be written. Its files lie at `{base}{file}`.
+    pub async fn fetch_package(&self, base: &str, record: Record) -> Result<Record> {
+        self.files(base, &record.id, &record.manifest).await?;
         store::write(self.storage, &record).await?;
         Ok(record)
     }
 
-    /// What the package at `url` holds, before any of its weights is fetched.
-    pub async fn manifest(&self, url: &str) -> Result<Manifest> {
-        let base = base_url(url);
-        self.find_manifest(&base).await?.ok_or_else(|| Error::NotFound(format!("{base}{MANIFEST}")))
+    /// What the package at `base` holds, before any of its weights is fetched: its manifest, and that letter by letter. None
+    /// where there is no package.
+    pub async fn find_manifest(&self, base: &str) -> Result<Option<(Manifest, String)>> {
+        (self.progress)(Progress::BEGUN);
+        let Some(bytes) = self.network().read(&format!("{base}{MANIFEST}"), MAX_MANIFEST).await? else { return Ok(None) };
+        let manifest = Manifest::parse(&bytes)?;
+        // JSON is UTF-8, or it would not have been read.
+        Ok(String::from_utf8(bytes).ok().map(|text| (manifest, text)))
     }
 
-    /// The same; none where there is no package.
-    pub async fn find_manifest(&self, base: &str) -> Result<Option<Manifest>> {
-        (self.progress)(Progress::BEGUN);
-        let bytes = self.network().read(&format!("{base}{MANIFEST}"), MAX_MANIFEST).await?;
-        bytes.map(|bytes| Manifest::parse(&bytes)).transpose()
+    /// The signature beside the package at `base`, if there is one.
+    pub async fn find_signature(&self, base: &str) -> Result<Option<String>> {
+        let bytes = self.network().read(&format!("{base}{}", signing::SIGNATURE), signing::MOST).await?;
+        bytes.map(|bytes| String::from_utf8(bytes).map_err(|_| Error::Integrity(format!("{}: no text", signing::SIGNATURE)))).transpose()
     }
 
     fn network(&self) -> Network<'_> {

@@ -28,7 +28,7 @@ pub(super) async fn stored(acquire: &Acquire<'_>, source: &Source, quantize: Qua
             return Ok(None); // a package is as it is: refused when it is read
         }
         let manifest = acquire.downloader().find_manifest(&source.base()).await?;
-        let manifest = manifest.ok_or_else(|| Error::NotFound(MANIFEST.into()))?;
+        let (manifest, _) = manifest.ok_or_else(|| Error::NotFound(MANIFEST.into()))?;
         return store::find_complete(acquire.storage, &package_id(&manifest)).await;
     }
     for record in store::list(acquire.storage).await? {

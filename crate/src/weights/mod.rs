@@ -29,6 +29,7 @@ pub mod network;
 #[cfg(not(target_arch = "wasm32"))]
 mod open;
 mod opener;
+pub mod owpkg;
 pub mod package;
 pub mod progress;
 pub mod remote;
@@ -36,11 +37,14 @@ mod retry;
 pub mod safetensors;
 pub mod schemes;
 pub(crate) mod sentence;
+pub mod signing;
 pub mod source;
 pub mod store;
 pub mod store_memory;
 pub mod store_sink;
 mod transfer;
+pub mod trust;
+pub mod verify;
 pub mod writer;
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -120,6 +120,16 @@ impl Fetch for Authorized<'_> {
     }
 }
 
+/// The network of who may not use it.
+pub struct NoNetwork;
+
+impl Fetch for NoNetwork {
+    fn get<'a>(&'a self, request: Request<'a>) -> LocalBoxFuture<'a, Result<Response>> {
+        let error = Error::Offline(format!("{} is needed and not stored, and this load may not use the network", request.url));
+        async { Err(error) }.boxed_local()
+    }
+}
+
 /// Scheme and host of an address: `https://host:port`; none where that is not plainly what it begins with. What is before
 /// an `@` would be a name and a password, which have no place in an address.
 pub fn origin(url: &str) -> Option<&str> {

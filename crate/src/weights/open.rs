@@ -1,4 +1,4 @@
-//! Sources on a disk: a package, a checkpoint directory or a GGUF file, told apart by what they hold.
+//! Sources on a disk: a package (a directory or one file), a checkpoint directory or a GGUF file, told apart by what they hold.
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +12,13 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Checkpoint, Sink,
+    Checkpoint, Files, Sink,
     adapter::{self, Adapter},
-    files::{Directory, Memory, failed},
+    files::{Directory, Listing, Memory, failed},
     gguf::split::{Parts, join},
     import,
     manifest::{FileEntry, MANIFEST, Manifest, Source, TensorEntry, hex},
+    owpkg::{Archive, is_archive},
     package, safetensors,
     source::split_names,
 };
@@ -28,7 +29,7 @@ use crate::{
 
 /// What a path holds.
 enum Kind {
-    Package(Directory, Box<Manifest>),
+    Package(Box<dyn Files>, Box<Manifest>),
     Checkpoint(Directory),
     /// All files of a GGUF, in order.
     Gguf(Vec<PathBuf>),
@@ -36,6 +37,12 @@ enum Kind {
 
 fn kind(path: &Path) -> Result<Kind> {
     let metadata = std::fs::metadata(path).map_err(|e| failed(path, e))?;
+    if metadata.is_file() && is_archive(&last_name(path)) {
+        let directory = Directory::new(path.parent().unwrap_or(Path::new("")));
+        let archive = pollster::block_on(Archive::open(directory, &last_name(path), metadata.len()))?;
+        let listing = archive.listing();
+        return package(Box::new(archive), &listing, path);
+    }
     if metadata.is_file() {
         let parts = split_names(&last_name(path));
         return Ok(Kind::Gguf(match parts.len() {
@@ -48,8 +55,13 @@ fn kind(path: &Path) -> Result<Kind> {
     if !manifest.exists() {
         return Ok(Kind::Checkpoint(directory));
     }
-    let manifest = Manifest::parse(&std::fs::read(&manifest).map_err(|e| failed(&manifest, e))?)?;
     let listing = directory.listing()?;
+    package(Box::new(directory), &listing, path)
+}
+
+fn package(files: Box<dyn Files>, listing: &Listing, path: &Path) -> Result<Kind> {
+    let size = listing.get(MANIFEST).copied().unwrap_or(0);
+    let manifest = Manifest::parse(&pollster::block_on(files.read(MANIFEST, 0, size as usize))?)?;
     for file in &manifest.files {
         match listing.get(&file.path) {
             Some(&size) if size == file.size => {}
@@ -60,14 +72,14 @@ fn kind(path: &Path) -> Result<Kind> {
             None => return Err(Error::NotFound(format!("{:?}, which the manifest of {} lists", file.path, path.display()))),
         }
     }
-    Ok(Kind::Package(directory, Box::new(manifest)))
+    Ok(Kind::Package(files, Box::new(manifest)))
 }
 
 /// Opens a package directory, a checkpoint directory or a GGUF file. A GGUF is read as a package in memory.
 pub fn open(path: &Path) -> Result<Checkpoint> {
     pollster::block_on(async {
         match kind(path)? {
-            Kind::Package(directory, manifest) => package::open(&manifest, Box::new(directory)).await,
+            Kind::Package(files, manifest) => package::open(&manifest, files).await,
             Kind::Checkpoint(directory) => open_checkpoint(directory, path).await,
             Kind::Gguf(paths) => {
                 let mut memory = Memory::default();
@@ -254,8 +266,8 @@ fn digest(path: &Path, name: &str) -> Result<FileEntry> {
 /// Reads every file of the package at `path` and compares its digest with the manifest's.
 pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Manifest> {
     match kind(path)? {
-        Kind::Package(directory, manifest) => {
-            pollster::block_on(package::verify(&manifest, &directory, progress))?;
+        Kind::Package(files, manifest) => {
+            pollster::block_on(package::verify(&manifest, &*files, progress))?;
             Ok(*manifest)
         }
         _ => Err(Error::InvalidInput(format!("{} is no package: it has no {MANIFEST}", path.display()))),

@@ -22,6 +22,8 @@ pub enum Phase {
     Download,
     /// Reading a publisher's files and storing them as a package.
     Import,
+    /// Hashing what is stored.
+    Verify,
 }
 
 /// How far a load is.

@@ -96,6 +96,12 @@ pub struct Record {
     pub url: String,
     /// Its manifest.
     pub manifest: Manifest,
+    /// The manifest as it was published, letter by letter: what digests and signatures are of. An import has none.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Its `model.sig`, if one was asked for.
+    #[serde(default)]
+    pub signature: Option<String>,
 }
 
 /// The store's id for the package at `url`: readable, safe as a file name, different for different addresses.
@@ -136,19 +142,36 @@ pub async fn list(storage: &dyn Storage) -> Result<Vec<Record>> {
 
 /// Whether all files of `manifest` are stored.
 pub async fn is_complete(storage: &dyn Storage, manifest: &Manifest) -> Result<bool> {
-    for file in &manifest.files {
-        if storage.blob_size(&file.sha256).await? != Some(file.size) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(missing(storage, &manifest.files).await?.is_empty())
 }
 
-/// Bytes of all stored files, also of downloads that are not complete.
-pub async fn stored_bytes(storage: &dyn Storage) -> Result<u64> {
-    let mut bytes = 0;
+/// Those of `files` that are not stored: a browser may evict them, a person clear them.
+pub async fn missing<'a>(storage: &dyn Storage, files: &'a [FileEntry]) -> Result<Vec<&'a FileEntry>> {
+    let mut missing = Vec::new();
+    for file in files {
+        if storage.blob_size(&file.sha256).await? != Some(file.size) {
+            missing.push(file);
+        }
+    }
+    Ok(missing)
+}
+
+/// Bytes of stored files: of models and adapters, and of what none of them needs, downloads that go on included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Bytes {
+    /// Needed.
+    pub models: u64,
+    /// The rest, which [`clean`] removes.
+    pub unfinished: u64,
+}
+
+/// What the stored files take.
+pub async fn stored_bytes(storage: &dyn Storage) -> Result<Bytes> {
+    let mut bytes = Bytes { unfinished: storage.partials().await?.iter().map(|(_, size)| size).sum(), ..Bytes::default() };
+    let referenced = referenced(storage).await?;
     for sha256 in storage.blobs().await? {
-        bytes += storage.blob_size(&sha256).await?.unwrap_or(0);
+        let size = storage.blob_size(&sha256).await?.unwrap_or(0);
+        *(if referenced.contains(&sha256) { &mut bytes.models } else { &mut bytes.unfinished }) += size;
     }
     Ok(bytes)
 }
