@@ -183,7 +183,11 @@ impl OpfsPartial {
             at.set_at_f64(self.written as f64);
             // The browser reads straight from wasm memory.
             let count = self.handle.write_with_u8_array_and_options(bytes, &at).map_err(|e| failed(&self.name, &e))? as usize;
-            if count == 0 || count > bytes.len() {
+            if count > bytes.len() {
+                // Chromium gives a negative number where there is no space, instead of an error.
+                return Err(Error::Quota { needed: 0, available: 0, removable: 0 });
+            }
+            if count == 0 {
                 return Err(Error::Storage(format!("writing {}: {count} of {} bytes were taken", self.name, bytes.len())));
             }
             self.written += count as u64;
