@@ -11,6 +11,8 @@
 //! * [`text`] turns text into tokens and back, and conversations into prompts.
 //! * `web` is the only place that names the browser.
 
+#![cfg_attr(size_first, feature(optimize_attribute))]
+
 pub mod adapters;
 pub mod backend;
 pub mod card;

@@ -161,7 +161,7 @@ unsafe fn scores<S: Simd, const Q: usize>(q: [*const f32; 4], keys: *const f32, 
     let wide = BLOCK.min(2 * S::LANES);
     unsafe {
         for from in (0..BLOCK).step_by(wide) {
-            let mut sums = [[S::splat(0.0); 2]; Q];
+            let mut sums: [[S::F; 2]; Q] = std::mem::zeroed();
             for d in 0..head_dim {
                 let at = keys.add(d * BLOCK + from);
                 let low = S::load(at);
@@ -253,7 +253,7 @@ unsafe fn gather<S: Simd, const Q: usize>(weights: *const f32, values: &[f32], c
     unsafe {
         for from in (0..width).step_by(wide) {
             let at = |j: usize, v: usize| out.add(j * width + from + v * S::LANES);
-            let mut sums = [[S::splat(0.0); 2]; Q];
+            let mut sums: [[S::F; 2]; Q] = std::mem::zeroed();
             unroll!(j in Q => sums[j] = [S::load(at(j, 0)), S::load(at(j, if wide > S::LANES { 1 } else { 0 }))]);
             for position in 0..count {
                 let p = values.as_ptr().add(position * width + from);

@@ -43,6 +43,7 @@ impl Cache {
     }
 
     /// Writes the keys and values of all heads at `position`, for which there is room.
+    #[cfg_attr(size_first, optimize(speed))]
     pub fn put(&mut self, position: usize, k: &[f32], v: &[f32]) {
         let (width, at) = (self.width(), position % PAGE);
         let page = &mut self.pages[position / PAGE];

@@ -219,6 +219,7 @@ impl Table {
     }
 
     /// Rotates every head of a row at `position`.
+    #[cfg_attr(size_first, optimize(speed))]
     fn turn(&self, row: &mut [f32], head_dim: usize, position: usize) {
         let pairs = self.frequencies.len();
         let (cos, sin) = self.turns[position * 2 * pairs..][..2 * pairs].split_at(pairs);

@@ -205,6 +205,7 @@ impl Packed {
     }
 
     /// A row whose plane has the elements as they are kept here, into lane `lane` of a block.
+    #[cfg_attr(size_first, optimize(speed))]
     fn put_row(&self, lines: &mut [Line], lane: usize, source: &[u8]) {
         for (place, unit) in self.codes_of(lines).zip(source.chunks_exact(4)) {
             match self.codes {
@@ -225,6 +226,7 @@ impl Packed {
     }
 
     /// A row of codes.
+    #[cfg_attr(size_first, optimize(speed))]
     fn put_codes(&self, lines: &mut [Line], lane: usize, codes: &[i8]) {
         let per_line = self.codes.per_line();
         let code = |code: i8| code.wrapping_add(self.up as i8) as u8;
@@ -235,6 +237,7 @@ impl Packed {
         }
     }
 
+    #[cfg_attr(size_first, optimize(speed))]
     fn put_scales(&self, lines: &mut [Line], lane: usize, source: &[u8], integers: &Integers) {
         for (g, group) in lines.chunks_exact_mut(self.group_lines()).enumerate() {
             let numbers = (integers.scale)(source, g);

@@ -1,7 +1,8 @@
-//! Products with packed weights: a tile of rows by a tile of tokens is kept in registers while the columns go by.
+//! Products with packed weights: a tile of rows by a tile of tokens is kept in registers while the columns go by. Arrays begin as plain
+//! zeros (`zeroed`, which vectors and pointers may be): `[value; N]` would be a loop where size comes first, and keep them in memory.
 #![allow(unsafe_code)] // Vector loads and stores; output rows are divided among threads.
 
-use std::{marker::PhantomData, ops::Range};
+use std::{marker::PhantomData, mem::zeroed, ops::Range};
 
 use super::{
     activations::{Activations, GROUP, Row},
@@ -172,8 +173,8 @@ impl<const KIND: usize> Kernel for Floats<KIND> {
         let Input::Floats(x, stride) = input else { unreachable!("float weights take float activations") };
         let base = weight.block(block);
         unsafe {
-            let mut sums = [[S::splat(0.0); V]; T];
-            let mut w = [S::splat(0.0); V];
+            let mut sums: [[S::F; V]; T] = zeroed();
+            let mut w: [S::F; V] = zeroed();
             for k in 0..weight.cols {
                 unroll!(v in V => {
                     let at = k * ROWS + lane + v * S::LANES;
@@ -209,11 +210,10 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
         let codes = unsafe { weight.block(block).add(lane * 4) };
         let groups = Groups { codes, bytes: weight.group_lines() * 64, offset: weight.offset, minima: weight.minima };
         let end = weight.cols.min(rounded.cols()) / G; // Beyond the activations there is only padding.
-        let (mut x, mut more) = ([rounded.row(row); T], [rest.unwrap_or(rounded).row(row); T]);
+        let (mut x, mut more): ([Row; T], [Row; T]) = unsafe { (zeroed(), zeroed()) };
         unroll!(t in T => (x[t], more[t]) = (rounded.row(row + t), rest.unwrap_or(rounded).row(row + t)));
         unsafe {
-            let nothing = S::splat(0.0);
-            let (mut sums, mut rests) = ([[nothing; V]; T], [[nothing; V]; T]);
+            let (mut sums, mut rests): ([[S::F; V]; T], [[S::F; V]; T]) = (zeroed(), zeroed());
             // Groups in the order in which they lie in memory: what fetches ahead would lose its way otherwise.
             let mut both = 0_u64;
             for group in 0..rounded.cols() / GROUP {
@@ -228,7 +228,7 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
                         groups.add::<S, C, V, T, G>(&mut sums, &x, g);
                     } else if T == 1 {
                         // Two rows at a time: weights are unpacked once.
-                        let mut two = [[nothing; V]; 2];
+                        let mut two: [[S::F; V]; 2] = zeroed();
                         unroll!(v in V => (two[0][v], two[1][v]) = (sums[0][v], rests[0][v]));
                         groups.add::<S, C, V, 2, G>(&mut two, &[x[0], more[0]], g);
                         unroll!(v in V => (sums[0][v], rests[0][v]) = (two[0][v], two[1][v]));
@@ -266,8 +266,7 @@ impl Groups {
         unsafe {
             let codes = self.codes.add(g * self.bytes);
             // (code - offset) * activation, summed: the offset's part is known before.
-            let nothing = S::splat_i(0);
-            let mut dots = [[nothing; V]; T];
+            let mut dots: [[S::I; V]; T] = zeroed();
             unroll!(t in T => {
                 let sum = match G {
                     16 => *x[t].sums.add(g),
@@ -278,7 +277,7 @@ impl Groups {
             });
             C::dot::<S, V, T, G>(&mut dots, codes, x, g * G);
             let scales = codes.add(G / C::LINE * 64).cast::<f32>();
-            let mut of_group = [S::splat(0.0); V];
+            let mut of_group: [S::F; V] = zeroed();
             unroll!(v in V => of_group[v] = S::load(scales.add(v * S::LANES)));
             unroll!(t in T => {
                 let a = S::splat(*x[t].scales.add(g * G / GROUP));
@@ -325,8 +324,8 @@ impl Integers for Nibbles {
     ) {
         const { assert!(simd::quads::<S>(15) >= G / 4) };
         unsafe {
-            let mut sums = [[S::no_sums(); V]; T];
-            let mut x_quads = [[S::load_b(codes); 2]; T];
+            let mut sums: [[S::Sums; V]; T] = zeroed();
+            let mut x_quads: [[S::B; 2]; T] = zeroed();
             unroll!(octet in G / 8 => {
                 unroll!(t in T => {
                     let x = x[t].codes.add(first + octet * 8);
@@ -358,9 +357,9 @@ impl<const LARGEST: i32> Integers for Bytes<LARGEST> {
     ) {
         let step = simd::quads::<S>(LARGEST).min(G / 4);
         unsafe {
-            let mut x_quads = [S::load_b(codes); T];
+            let mut x_quads: [S::B; T] = zeroed();
             for start in (0..G / 4).step_by(step) {
-                let mut sums = [[S::no_sums(); V]; T];
+                let mut sums: [[S::Sums; V]; T] = zeroed();
                 for quad in start..(start + step).min(G / 4) {
                     unroll!(t in T => x_quads[t] = S::splat_quad(x[t].codes.add(first + quad * 4)));
                     unroll!(v in V => {
@@ -389,9 +388,9 @@ impl Integers for Signed {
     ) {
         let step = simd::quads::<S>(127).min(G / 4);
         unsafe {
-            let mut x_quads = [[S::load_b(codes); 2]; T];
+            let mut x_quads: [[S::B; 2]; T] = zeroed();
             for start in (0..G / 4).step_by(step) {
-                let mut sums = [[S::no_sums(); V]; T];
+                let mut sums: [[S::Sums; V]; T] = zeroed();
                 for quad in start..(start + step).min(G / 4) {
                     unroll!(t in T => {
                         let at = first + quad * 4;
@@ -423,8 +422,8 @@ impl Integers for Wide {
     ) {
         const { assert!(simd::quads::<S>(15) >= G / 4) };
         unsafe {
-            let (mut lows, mut highs) = ([[S::no_sums(); V]; T], [[S::no_sums(); V]; T]);
-            let mut x_quads = [S::load_b(codes); T];
+            let (mut lows, mut highs): ([[S::Sums; V]; T], [[S::Sums; V]; T]) = (zeroed(), zeroed());
+            let mut x_quads: [S::B; T] = zeroed();
             for quad in 0..G / 4 {
                 unroll!(t in T => x_quads[t] = S::splat_quad(x[t].codes.add(first + quad * 4)));
                 unroll!(v in V => {

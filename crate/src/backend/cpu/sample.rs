@@ -94,6 +94,7 @@ fn key(value: f32, id: u32) -> u64 {
 
 /// The id with the largest `scaled + noise`, beginning with `best`. Noise is `-ln(e)` with `e >= u`, so a token that is `gap` behind needs
 /// `u <= exp(-gap)`: few are worth a logarithm.
+#[cfg_attr(size_first, optimize(speed))]
 fn draw(scaled: &[f32], best: u32, seed: u64, position: u32) -> u32 {
     // exp(-gap) for whole gaps, of 2^32 and a little more.
     let most: [u32; 24] = std::array::from_fn(|gap| ((-(gap as f32)).exp() * 4_294_967_296.0 * 1.001 + 2.0) as u32);

@@ -160,7 +160,7 @@ pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     }
 }
 
-/// Work written once for all instruction sets.
+/// Work written once for all instruction sets. The wasm is built for size (`cfg(size_first)`), but for this and a few loops beside it.
 pub trait Task {
     /// What it gives.
     type Output;
@@ -229,6 +229,7 @@ impl Level {
     }
 
     /// Runs `task` with this instruction set.
+    #[cfg_attr(size_first, optimize(speed))]
     #[inline(never)]
     pub fn run<T: Task>(self, task: T) -> T::Output {
         // SAFETY: `available` gives a level only where the machine has it.
