@@ -213,7 +213,8 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
         let (mut x, mut more): ([Row; T], [Row; T]) = unsafe { (zeroed(), zeroed()) };
         unroll!(t in T => (x[t], more[t]) = (rounded.row(row + t), rest.unwrap_or(rounded).row(row + t)));
         unsafe {
-            let (mut sums, mut rests): ([[S::F; V]; T], [[S::F; V]; T]) = (zeroed(), zeroed());
+            let mut sums: [[S::F; V]; T] = zeroed();
+            let mut rests: [[S::F; V]; T] = zeroed();
             // Groups in the order in which they lie in memory: what fetches ahead would lose its way otherwise.
             let mut both = 0_u64;
             for group in 0..rounded.cols() / GROUP {
@@ -422,7 +423,8 @@ impl Integers for Wide {
     ) {
         const { assert!(simd::quads::<S>(15) >= G / 4) };
         unsafe {
-            let (mut lows, mut highs): ([[S::Sums; V]; T], [[S::Sums; V]; T]) = (zeroed(), zeroed());
+            let mut lows: [[S::Sums; V]; T] = zeroed();
+            let mut highs: [[S::Sums; V]; T] = zeroed();
             let mut x_quads: [S::B; T] = zeroed();
             for quad in 0..G / 4 {
                 unroll!(t in T => x_quads[t] = S::splat_quad(x[t].codes.add(first + quad * 4)));
