@@ -57,7 +57,8 @@ test("a tab that dies in mid-download: the next one goes on where it ended", { t
   await context.close();
 });
 
-test("a browser that grants too little says so before any weight is fetched, or in the middle; then it goes on", { timeout: 300_000 }, async () => {
+// Chromium tells pages a quota of 10 GiB whatever it grants, so here a write fails; `tests/tests/download.rs` has the refusal before.
+test("a browser that grants too little is a quota error that says how much is missing; then the download goes on", { timeout: 300_000 }, async () => {
   const page = await apiPage(env);
   const session = await page.context().newCDPSession(page);
   const grant = (quotaSize) => session.send("Storage.overrideQuotaForOrigin", { origin: env.server.url, quotaSize });
@@ -65,8 +66,7 @@ test("a browser that grants too little says so before any weight is fetched, or 
   env.server.log.length = 0;
   const refused = await load(page, SMOLLM2, cpu);
   assert.equal(refused.code, "quota", JSON.stringify(refused));
-  assert.match(refused.message, /bytes are needed.*missing/);
-  assert.deepEqual(shards(), []);
+  assert.match(refused.message, /[1-9]\d* bytes are needed, .*[1-9]\d* are missing/);
 
   await grant(undefined);
   env.server.fault = (address) => (isShard(address) ? { trickle: 4 } : undefined);

@@ -238,6 +238,8 @@ pub async fn no_room(storage: &dyn Storage, needed: u64, available: u64) -> Resu
     for sha256 in referenced(storage).await? {
         removable += storage.blob_size(&sha256).await?.unwrap_or(0);
     }
+    // Chromium says that 10 GiB are free whatever it grants: where a write failed, what it says counts only if it is too little.
+    let available = if available < needed { available } else { 0 };
     Ok(Error::Quota { needed, available, removable })
 }
 
