@@ -24,7 +24,7 @@ try {
   }, { opts, threads, context: Math.max(...CONTEXTS) + TOKENS + 64 });
   const measure = (context, tokens) => page.evaluate(async ({ seed, context, tokens }) => {
     const ids = await model.tokenizer.encode(seed), many = Array.from({ length: context }, (_, i) => ids[i % ids.length]);
-    const { usage } = await model.completions.create({ prompt: await model.tokenizer.decode(many), max_tokens: tokens, temperature: 0, ignore_eos: true, reuse_prefix: false });
+    const { usage } = await model.completions.create({ prompt: await model.tokenizer.decode(many), max_tokens: tokens, temperature: 0, ignore_eos: true, reuse_prefix: false, speculative: false });
     return usage;
   }, { seed, context, tokens });
   gmac_s = await page.evaluate(async () => { const { gmacs } = await import('/h/page/peak.js'); return [await gmacs(1), await gmacs(2)]; });

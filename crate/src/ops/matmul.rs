@@ -171,7 +171,7 @@ pub fn reference(w: &[f32], cols: usize, x: &[f32], bias: Option<&[f32]>, residu
 }
 
 /// Activations as a backend sees them that multiplies quantised weights with integers: each group of 32 elements of a row is `scale *
-/// code`, codes -127 to 127, to nearest, ties to even, with the largest magnitude at 127; where `rounding` says so, what that left is
+/// code`, codes -127 to 127, to nearest, ties to even, with the largest magnitude at 127; where `precision` says so, what that left is
 /// rounded in the same way and added.
 pub fn round_activations(x: &[f32], cols: usize, precision: Precision) -> Vec<f32> {
     let scale = |group: &[f32]| group.iter().fold(0.0_f32, |m, v| m.max(v.abs())) / 127.0;

@@ -51,7 +51,7 @@ pub async fn check_ops(emulated: bool, matmul: Option<String>) -> Result<JsValue
     to_js(&on_gpu(emulated, matmul).await.map_err(|e| error(&e))?)
 }
 
-/// Runs all cases on the processor with `wanted` threads, activations rounded as `rounding` says (`fast`, `balanced`,
+/// Runs all cases on the processor with `wanted` threads, activations rounded as `precision` says (`fast`, `balanced`,
 /// `exact`); gives the same.
 #[wasm_bindgen]
 pub async fn check_cpu(wanted: usize, precision: JsValue) -> Result<JsValue, JsValue> {

@@ -335,7 +335,8 @@ impl Backend for Cpu {
         let logits = self.host.view(logits);
         let session = self.host.session();
         let next = self.host.live(session).position + self.host.step.tokens.len();
-        let id = self.host.choose(self.host.row(logits, logits.rows - 1), &self.host.live(session).counts, sampling, next);
+        let (row, counts) = (self.host.row(logits, logits.rows - 1), &self.host.live(session).counts);
+        let id = self.host.choose(row, counts, sampling, next, &mut self.sampling);
         self.sampled.push_back(id);
         if let Some(id) = id {
             self.set_sampled(session, id);
@@ -363,8 +364,9 @@ impl Backend for Cpu {
         sampling: &Sampling,
         first: usize,
     ) -> LocalBoxFuture<'static, Result<Vec<Option<u32>>>> {
-        let (view, counts) = (self.host.view(logits), vec![0; vocab]);
-        let of = |row| self.host.choose(self.host.row(view, row), &counts, sampling, first + row);
+        let view = self.host.view(logits);
+        let (host, scratch) = (&self.host, &mut self.sampling);
+        let of = |row| host.choose(&host.row(view, row)[..vocab], &[], sampling, first + row, scratch);
         future::ready(Ok((0..view.rows).map(of).collect())).boxed_local()
     }
 

@@ -45,6 +45,8 @@ pub struct Cpu {
     normed: Vec<f32>,
     /// Working memory of attention, one per thread or part.
     scratch: Vec<f32>,
+    /// Working memory of sampling.
+    sampling: sample::Scratch,
 }
 
 /// What all threads see.
@@ -121,6 +123,7 @@ impl Cpu {
             rounded: multiply::Rounded::new(options.precision),
             normed: Vec::new(),
             scratch: Vec::new(),
+            sampling: sample::Scratch::default(),
         }
     }
 

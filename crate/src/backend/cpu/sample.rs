@@ -15,9 +15,17 @@ use crate::{
 /// The largest value of [`gumbel`]: `-ln(2^-33)`, rounded up.
 const MOST_NOISE: f32 = 22.9;
 
+/// Working memory, kept from token to token.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Logits after penalties and temperature.
+    scaled: Vec<f32>,
+    keys: Vec<u64>,
+}
+
 impl Host {
     /// The token that `sampling` chooses for position `next`; none where no logit is a number.
-    pub(super) fn choose(&self, logits: &[f32], counts: &[u32], sampling: &Sampling, next: usize) -> Option<u32> {
+    pub(super) fn choose(&self, logits: &[f32], counts: &[u32], sampling: &Sampling, next: usize, scratch: &mut Scratch) -> Option<u32> {
         let best = pointwise::largest(self.level, logits);
         if !logits[best].is_finite() {
             return None;
@@ -26,22 +34,24 @@ impl Host {
         if sampling.temperature <= 0.0 && plain {
             return Some(best as u32);
         }
-        let mut scaled = logits.to_vec();
+        let Scratch { scaled, keys } = scratch;
+        scaled.clear();
+        scaled.extend_from_slice(logits);
         if !plain {
             let seen = scaled.iter_mut().zip(counts).filter(|(_, count)| **count != 0);
             seen.for_each(|(logit, count)| *logit = penalised(*logit, *count, sampling));
         }
         if sampling.temperature <= 0.0 {
-            return Some(pointwise::largest(self.level, &scaled) as u32);
+            return Some(pointwise::largest(self.level, scaled) as u32);
         }
         scaled.iter_mut().for_each(|logit| *logit /= sampling.temperature);
         let noise = |id: u32| gumbel(sampling.seed, next as u32, id);
         if sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0 {
-            let best = pointwise::largest(self.level, &scaled) as u32;
-            return Some(draw(&scaled, best, sampling.seed, next as u32));
+            let best = pointwise::largest(self.level, scaled) as u32;
+            return Some(draw(scaled, best, sampling.seed, next as u32));
         }
         let mut drawn = (0, f32::NEG_INFINITY);
-        for id in self.candidates(&scaled, sampling) {
+        for id in self.candidates(scaled, sampling, keys) {
             let value = scaled[id as usize] + noise(id);
             if value > drawn.1 {
                 drawn = (id, value);
@@ -51,8 +61,9 @@ impl Host {
     }
 
     /// The ids that may be drawn, most likely first: the vocabulary is sorted only as far as they reach.
-    fn candidates(&self, scaled: &[f32], sampling: &Sampling) -> Vec<u32> {
-        let mut keys: Vec<u64> = scaled.iter().zip(0..).map(|(v, id)| key(*v, id)).collect();
+    fn candidates(&self, scaled: &[f32], sampling: &Sampling, keys: &mut Vec<u64>) -> Vec<u32> {
+        keys.clear();
+        keys.extend(scaled.iter().zip(0..).map(|(v, id)| key(*v, id)));
         if sampling.top_k > 0 && (sampling.top_k as usize) < keys.len() {
             keys.select_nth_unstable(sampling.top_k as usize);
             keys.truncate(sampling.top_k as usize);
@@ -137,6 +148,7 @@ impl Task for Total<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::Scratch;
     use crate::{
         backend::{
             Sampling,
@@ -148,7 +160,7 @@ mod tests {
     #[test]
     fn shortcuts_choose_what_the_reference_chooses() {
         let cpu = Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() });
-        let mut random = Random(11);
+        let (mut random, mut scratch) = (Random(11), Scratch::default());
         for seed in 0..600 {
             let vocab = 1 + random.below(3000);
             let logits: Vec<f32> = (0..vocab).map(|_| random.float() * random.float() * 20.0).collect();
@@ -162,7 +174,7 @@ mod tests {
                 seed,
                 ..Sampling::default()
             };
-            let chosen = cpu.host.choose(&logits, &counts, &sampling, seed as usize);
+            let chosen = cpu.host.choose(&logits, &counts, &sampling, seed as usize, &mut scratch);
             assert_eq!(chosen, Some(reference(&logits, &counts, &sampling, seed as u32)), "{sampling:?}, {vocab} tokens");
         }
     }
