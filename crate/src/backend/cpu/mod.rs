@@ -2,7 +2,7 @@
 //! with what rounding left, rounded again ([`Precision`]); float weights with f32. Every operation runs at once.
 //!
 //! * [`simd`]: the vector operations, per instruction set; kernels are written once over them;
-//! * [`pack`]: weights as kernels read them; `product.rs` and `activations.rs` multiply with them;
+//! * [`pack`]: weights as kernels read them; `product.rs`, `codes.rs` and `activations.rs` multiply with them;
 //! * `cache.rs`, `attention.rs`: keys and values, and attention over them;
 //! * `multiply.rs`, `attend.rs`: the same, shared out;
 //! * [`pool`], [`parts`], [`threads`]: threads, and outputs that they share;
@@ -18,6 +18,7 @@ mod activations;
 mod attend;
 mod attention;
 mod cache;
+mod codes;
 mod contract;
 mod multiply;
 pub mod pack;
