@@ -181,7 +181,9 @@ impl Model {
             self.generation = None;
             self.model.add_adapter(&adapter, &name, scale, &self.base).await
         };
-        added.await.map_err(|e| error(&e))?;
+        let added = added.await;
+        self.base.files.release();
+        added.map_err(|e| error(&e))?;
         to_js(&self.model.adapters().pop().map(adapters::Info::from))
     }
 
