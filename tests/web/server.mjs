@@ -89,7 +89,7 @@ export async function serve(roots, { isolated = true, cors = false, policy = fal
       entry.sent += chunk.length;
       yield chunk;
       if (chunk.length < left) continue;
-      await wait(50); // what was given out is on its way
+      await wait(1000); // until the page has it: a connection that breaks takes with it what the browser has not handed on
       if (fault.drop !== undefined) return response.destroy();
       await new Promise((resolve) => response.on("close", resolve));
       return;
