@@ -110,7 +110,7 @@ export const store = {
     const cancel = () => remote.close(aborted());
     signal?.addEventListener("abort", cancel);
     try {
-      return await remote.call<Verified, Progress<"verify" | "download">>("verify", [id, options], { onEvent: onProgress });
+      return await remote.call<Verified, Progress<"verify" | "download" | "import">>("verify", [id, options], { onEvent: onProgress });
     } finally {
       signal?.removeEventListener("abort", cancel);
       cancel();

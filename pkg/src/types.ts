@@ -1,4 +1,5 @@
 /** What the package takes and gives. Chat and completion shapes are OpenAI's; what we add to them says so. */
+import type { ErrorCode } from "./errors.js";
 import type { Session } from "./session.js";
 
 /**
@@ -48,7 +49,7 @@ export interface LoadOptions extends SourceOptions {
   offline?: boolean;
   /** Whether to ask the browser to keep what is stored, once a model was stored anew. True unless said otherwise; Firefox asks the person. */
   persist?: boolean;
-  /** Cancels loading. What was stored of a download so far is kept, never used unfinished. */
+  /** Cancels loading. What was stored of a download or import so far is kept, never used unfinished. */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
 }
@@ -63,6 +64,8 @@ export interface Progress<Phase extends string = "manifest" | "download" | "impo
   loaded: number;
   total: number;
   file?: string; bytesPerSecond?: number; etaSeconds?: number;
+  /** Why an import that was under way begins again, such as a source that has changed since; said once. */
+  restarted?: string;
 }
 
 /** A fact as declared, and the place that declares it: `general.license` of the GGUF, ... */
@@ -308,7 +311,7 @@ export interface StorageUsage {
   quota: number | null;
   /** Of stored models and adapters. */
   models: number;
-  /** Of what is on its way, or was given up: a download goes on from there, `store.clean()` removes it. */
+  /** Of what is on its way, or was given up: a download or an import goes on from there, `store.clean()` removes it. */
   unfinished: number;
   /** `memory` where the browser grants no files, as in some private windows: it ends with the worker. */
   kind: "files" | "memory";
@@ -321,7 +324,7 @@ export interface StorageUsage {
 /** How to verify a stored model. Hub and token are for what is fetched again. */
 export interface VerifyOptions extends Pick<SourceOptions, "hub" | "token"> {
   signal?: AbortSignal;
-  onProgress?: (progress: Progress<"verify" | "download">) => void;
+  onProgress?: (progress: Progress<"verify" | "download" | "import">) => void;
 }
 
 /** What hashing a stored model has found. */
@@ -330,6 +333,8 @@ export interface Verified {
   bytes: number;
   /** Files that were gone or wrong; these were removed. */
   bad: string[];
-  /** Whether all is right now. An import, an adapter and files of your own are not fetched again in part: load them again. */
+  /** Whether all is right now. Of an import only what is bad is made again, from as much of its source as that needs. */
   repaired: boolean;
+  /** Why not, with an error's code, and what to do: your own files and an adapter have to be loaded again. */
+  unrepaired: { code: ErrorCode; message: string } | null;
 }

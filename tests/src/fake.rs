@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
     ops::Range,
+    rc::Rc,
     task::Poll,
 };
 
@@ -89,12 +90,15 @@ pub struct Host {
     pub asked: RefCell<Vec<Asked>>,
     /// Bytes of a chunk.
     pub chunk: usize,
+    /// Bytes that were given out, by address.
+    pub sent: Rc<RefCell<BTreeMap<String, u64>>>,
 }
 
 impl Default for Host {
     fn default() -> Host {
         let (files, headers) = (BTreeMap::new(), BTreeMap::new());
-        Host { files, headers, ranges: true, exposed: true, faults: RefCell::default(), asked: RefCell::default(), chunk: 10_000 }
+        let (faults, asked, sent) = Default::default();
+        Host { files, headers, ranges: true, exposed: true, faults, asked, chunk: 10_000, sent }
     }
 }
 
@@ -128,9 +132,13 @@ impl Host {
             Some(Fault::Fine) | None => {}
         }
         let chunks: Vec<Result<Vec<u8>>> = bytes[start..end].chunks(self.chunk).map(|c| Ok(c.to_vec())).chain(broken).collect();
-        let body = stream::iter(chunks).then(|chunk| async {
-            yields(1).await;
-            chunk
+        let (sent, url) = (self.sent.clone(), url.to_owned());
+        let body = stream::iter(chunks).then(move |chunk| {
+            *sent.borrow_mut().entry(url.clone()).or_default() += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+            async {
+                yields(1).await;
+                chunk
+            }
         });
         Response { status, headers, body: body.boxed_local() }
     }

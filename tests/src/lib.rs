@@ -1,6 +1,7 @@
 //! Tests on every backend.
 
 pub mod converter;
+pub mod discarding;
 pub mod downloads;
 pub mod exact;
 pub mod fake;

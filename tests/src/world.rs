@@ -1,6 +1,12 @@
 //! Everything that loading a model touches, as fakes: what a page named, a host, a store.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+};
 
 use futures_util::FutureExt;
 use openweights::{
@@ -17,10 +23,14 @@ use openweights::{
         store::{Record, Storage, StoreFiles},
         store_memory::MemoryStorage,
         trust::Trust,
+        verify::Verified,
     },
 };
 
-use crate::fake::{FakeClock, Host};
+use crate::{
+    fake::{FakeClock, Host},
+    virtual_clock::VirtualClock,
+};
 
 /// The hub's address.
 pub const HUB: &str = "https://hub.example";
@@ -39,6 +49,10 @@ pub struct World {
     pub abort: Abort,
     /// Gives up when an import has read so many bytes.
     pub abort_at: Option<u64>,
+    /// The page dies after so many steps, which reads as `aborted`.
+    pub crash_after: Option<usize>,
+    /// Steps that the latest visit took.
+    pub steps: Cell<usize>,
     /// Progress that was told.
     pub seen: RefCell<Vec<Progress>>,
 }
@@ -53,6 +67,8 @@ impl World {
             quantize: None,
             abort: Abort::default(),
             abort_at: None,
+            crash_after: None,
+            steps: Cell::default(),
             seen: RefCell::default(),
         }
     }
@@ -80,7 +96,13 @@ impl World {
             checks: Checks { known, check: |checkpoint| engine::check(checkpoint).boxed_local() },
             trust: Trust::default(),
         };
-        pollster::block_on(run(acquire, source.clone()))
+        self.steps.set(0);
+        let mut work = pin!(run(acquire, source.clone()));
+        let counted = poll_fn(|cx| {
+            self.steps.set(self.steps.get() + 1);
+            work.as_mut().poll(cx)
+        });
+        VirtualClock::default().run(counted, self.crash_after).unwrap_or(Err(Error::Aborted))
     }
 
     /// What a page named.
@@ -101,6 +123,11 @@ impl World {
     /// Asks what `text` names.
     pub fn inspect(&self, text: &str) -> Result<Inspection> {
         self.with(&self.source(text), async |acquire, source| acquire.inspect(source, self.quantize).await)
+    }
+
+    /// Hashes what is stored, and repairs it.
+    pub fn verify(&self, id: &str) -> Result<Verified> {
+        self.with(&self.source("store:any"), async |acquire, _| acquire.verify(id, &self.access).await)
     }
 
     /// Opens what is stored.

@@ -1,23 +1,22 @@
 //! An import's memory does not depend on the model: counted by the allocator, over a checkpoint that is made while it is read
 //! and whose largest tensor has more than 256 MiB.
 
-use std::{cell::Cell, collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use half::bf16;
 use openweights::{
-    Error, Result, engine,
+    Result, engine,
     weights::{
         abort::Abort,
         acquire::{Acquire, Checks},
         import::Quantize,
         network::{Fetch, Headers, Request, Response},
         source::{Access, Source},
-        store::{Partial, Storage, Usage},
         trust::Trust,
     },
 };
-use openweights_tests::{fake::FakeClock, rng::Rng};
+use openweights_tests::{discarding::Discarding, fake::FakeClock, rng::Rng};
 use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
 
@@ -158,79 +157,9 @@ impl Fetch for &'static Generated {
     }
 }
 
-/// Counts what it is given, and forgets it.
-#[derive(Default)]
-struct Discarding {
-    kept: Cell<u64>,
-}
-
-struct Counted(&'static Discarding);
-
-impl Partial for Counted {
-    fn size(&self) -> u64 {
-        0
-    }
-
-    fn read<'a>(&'a mut self, _: u64, _: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
-        async { Ok(Vec::new()) }.boxed_local()
-    }
-
-    fn clear(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
-        self.0.kept.set(self.0.kept.get() + bytes.len() as u64);
-        async { Ok(()) }.boxed_local()
-    }
-
-    fn commit(self: Box<Self>, _: &str) -> LocalBoxFuture<'static, Result<()>> {
-        async { Ok(()) }.boxed_local()
-    }
-}
-
-impl Storage for &'static Discarding {
-    fn blob_size<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Option<u64>>> {
-        async { Ok(None) }.boxed_local()
-    }
-    fn read<'a>(&'a self, sha256: &'a str, _: u64, _: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>> {
-        async move { Err(Error::NotFound(sha256.into())) }.boxed_local()
-    }
-    fn resume<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
-        async { Ok(Box::new(Counted(self)) as Box<dyn Partial>) }.boxed_local()
-    }
-    fn remove_blob<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<()>> {
-        async { Ok(()) }.boxed_local()
-    }
-    fn blobs(&self) -> LocalBoxFuture<'_, Result<Vec<String>>> {
-        async { Ok(Vec::new()) }.boxed_local()
-    }
-    fn partials(&self) -> LocalBoxFuture<'_, Result<Vec<(String, u64)>>> {
-        async { Ok(Vec::new()) }.boxed_local()
-    }
-    fn remove_partial<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<()>> {
-        async { Ok(()) }.boxed_local()
-    }
-    fn records(&self) -> LocalBoxFuture<'_, Result<Vec<String>>> {
-        async { Ok(Vec::new()) }.boxed_local()
-    }
-    fn read_record<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<Option<Vec<u8>>>> {
-        async { Ok(None) }.boxed_local()
-    }
-    fn write_record<'a>(&'a self, _: &'a str, _: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
-        async { Ok(()) }.boxed_local()
-    }
-    fn remove_record<'a>(&'a self, _: &'a str) -> LocalBoxFuture<'a, Result<()>> {
-        async { Ok(()) }.boxed_local()
-    }
-    fn usage(&self) -> LocalBoxFuture<'_, Result<Usage>> {
-        async { Ok(Usage::default()) }.boxed_local()
-    }
-}
-
 /// The bytes at the peak of an import to q4, beyond what was there before.
 fn peak_of(generated: &'static Generated) -> usize {
-    let storage: &'static Discarding = Box::leak(Box::default());
+    let storage = Discarding::default();
     let before = HEAP.current_usage();
     HEAP.reset_peak_usage();
     let acquire = Acquire {
@@ -247,7 +176,7 @@ fn peak_of(generated: &'static Generated) -> usize {
     let peak = HEAP.peak_usage() - before;
     println!("peak {:.1} MiB over a checkpoint of {} MiB", peak as f64 / f64::from(1 << 20), generated.size >> 20);
     assert_eq!(record.manifest.quantization, "q4_1");
-    assert_eq!(storage.kept.get(), record.manifest.bytes());
+    assert_eq!(storage.kept(), record.manifest.bytes());
     peak
 }
 

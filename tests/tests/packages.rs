@@ -110,7 +110,7 @@ impl World {
     }
 
     fn verify(&self, id: &str) -> Result<Verified> {
-        self.with(&self.host, Trust::default(), async |acquire| acquire.verify(id).await)
+        self.with(&self.host, Trust::default(), async |acquire| acquire.verify(id, &Access::default()).await)
     }
 
     fn blobs(&self) -> usize {
@@ -229,10 +229,15 @@ fn what_is_no_package_has_no_manifest_to_demand() {
     assert_eq!(Trust::default().statement(&record), "digests were noted while reading; no publisher digest; signer not verified");
     assert_eq!(world.load_as(signed_by(&yes)).unwrap_err().code(), "invalid_input", "nor when it is stored");
 
-    // What an import has stored is hashed, too; what is wrong goes, and comes with the next import.
+    // What an import has stored is hashed, too; what is wrong is made again (`import_resume.rs`), or comes with the next import.
     world.storage.damage(digest(&record, SHARD), |bytes| bytes[9] ^= 1);
     let verified = world.verify(&record.id).unwrap();
-    assert_eq!((verified.bad, verified.repaired), (vec![SHARD.to_owned()], false));
+    assert_eq!((verified.bad, verified.repaired), (vec![SHARD.to_owned()], true));
+    world.storage.damage(digest(&record, SHARD), |bytes| bytes[9] ^= 1);
+    assert_eq!(
+        world.with(&NoNetwork, Trust::default(), async |acquire| acquire.verify(&record.id, &Access::default()).await).unwrap_err().code(),
+        "offline"
+    );
     assert_eq!(world.load().unwrap(), record);
     assert!(world.verify(&record.id).unwrap().repaired);
 }
@@ -273,7 +278,7 @@ fn verifying_fetches_what_is_bad_and_nothing_else() {
     world.host.urls();
     world.phases.take();
     let right = world.verify(&record.id).unwrap();
-    assert_eq!(right, Verified { bytes: record.manifest.bytes(), bad: vec![], repaired: true });
+    assert_eq!(right, Verified { bytes: record.manifest.bytes(), bad: vec![], repaired: true, unrepaired: None });
     assert_eq!(world.host.urls(), Vec::<String>::new());
     assert!(world.phases.take().iter().all(|phase| *phase == Phase::Verify));
 
@@ -289,7 +294,7 @@ fn verifying_fetches_what_is_bad_and_nothing_else() {
 
     // A network that is away leaves nothing wrong behind, and the next load mends.
     world.storage.damage(digest(&record, SHARD), |bytes| bytes[7] ^= 1);
-    let away = world.with(&NoNetwork, Trust::default(), async |acquire| acquire.verify(&record.id).await);
+    let away = world.with(&NoNetwork, Trust::default(), async |acquire| acquire.verify(&record.id, &Access::default()).await);
     assert_eq!(away.unwrap_err().code(), "offline");
     world.load().unwrap();
     assert!(world.verify(&record.id).unwrap().bad.is_empty());

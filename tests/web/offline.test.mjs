@@ -86,6 +86,18 @@ test("is kept whole, with the one build of the engine that this browser runs, an
   const { installabilityErrors } = await session.send("Page.getInstallabilityErrors");
   // A context of tests is a private window to Chromium.
   assert.deepEqual(installabilityErrors.filter(({ errorId }) => errorId !== "in-incognito"), []);
+  const { data, errors } = await session.send("Page.getAppManifest");
+  assert.deepEqual(errors, []);
+  const icons = JSON.parse(data).icons.filter(({ type }) => type === "image/png");
+  assert.deepEqual(icons.map(({ sizes, purpose }) => `${sizes} ${purpose}`), ["192x192 any", "512x512 any", "512x512 maskable"]);
+  for (const { src, sizes } of icons) {
+    // As large as it says, and kept with the page.
+    const size = await page.evaluate(async (src) => {
+      const { width, height } = await createImageBitmap(await (await fetch(src)).blob());
+      return `${width}x${height}`;
+    }, src);
+    assert.deepEqual([size, names.includes(`/${src}`)], [sizes, true], src);
+  }
   await page.context().close();
   await server.kill();
 });

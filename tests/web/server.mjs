@@ -7,7 +7,7 @@ import { Readable } from "node:stream";
 import { setTimeout as wait } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 
-const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json", ".svg": "image/svg+xml", ".webmanifest": "application/manifest+json" };
+const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json", ".svg": "image/svg+xml", ".png": "image/png", ".webmanifest": "application/manifest+json" };
 const isolating = {
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-embedder-policy": "require-corp",
@@ -28,7 +28,8 @@ async function asked(folder) {
 }
 
 /**
- * Serves `roots`, an object from address prefix to folder (the longest prefix wins). `fault(path)` may return
+ * Serves `roots`, an object from address prefix to folder (the longest prefix wins), or to a function from a name to `{ size, read(start, end) }`,
+ * which gives a file's pieces while they are made. `fault(path)` may return
  * `{ status }`, `{ truncate: bytes }`, `{ flip: offset }`, `{ delay: milliseconds }`, `{ redirect: address }`, `{ whole: true }`
  * (no ranges), `{ headers }`, `{ etag }`, `{ drop: bytes }` (then the connection breaks), `{ stall: bytes }`, `{ trickle: milliseconds }`
  * before each 64 KiB, `{ wrongRange: true }`, `{ long: bytes }` too many or `{ gzip: true }` for a request; nothing leaves it alone. `cors` lets
@@ -53,8 +54,10 @@ export async function serve(roots, { isolated = true, cors = false, policy = fal
 
     const prefix = prefixes.find((prefix) => address.startsWith(prefix));
     if (!prefix) return response.writeHead(404, always).end();
-    const file = path.join(roots[prefix], address.slice(prefix.length) || "index.html");
-    const size = (await stat(file).catch(() => undefined))?.size;
+    const name = address.slice(prefix.length) || "index.html";
+    const made = typeof roots[prefix] === "function" ? roots[prefix](name) ?? {} : undefined;
+    const file = made ? name : path.join(roots[prefix], name);
+    const size = made ? made.size : (await stat(file).catch(() => undefined))?.size;
     if (size === undefined) return response.writeHead(404, always).end();
 
     const etag = fault.etag ?? `"${size}"`;
@@ -76,7 +79,7 @@ export async function serve(roots, { isolated = true, cors = false, policy = fal
     }
     response.writeHead(range ? 206 : 200, { ...headers, "content-length": end - start + 1 + (fault.long ?? 0) });
     if (request.method === "HEAD" || size === 0) return response.end();
-    const source = createReadStream(file, { start, end, highWaterMark: 1 << 16 });
+    const source = made ? made.read(start, end) : createReadStream(file, { start, end, highWaterMark: 1 << 16 });
     Readable.from(body(source, fault, response, entry)).on("error", () => response.destroy()).pipe(response);
   }
 

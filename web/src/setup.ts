@@ -4,6 +4,7 @@ import { renderCard } from "./card.js";
 import { box, button, element, make } from "./dom.js";
 import { clearError, isAbort, showError } from "./errors.js";
 import * as format from "./format.js";
+import { showNotice } from "./notice.js";
 import { startOpen, type Opened } from "./open.js";
 import { ask, forbidden, showChosen, takePending } from "./sources.js";
 
@@ -174,7 +175,8 @@ function busy(on: boolean): void {
 
 const phases = { manifest: "Preparing", download: "Downloading", import: "Importing", load: "Preparing" };
 
-function showProgress({ phase, loaded, total, bytesPerSecond, etaSeconds }: Progress): void {
+function showProgress({ phase, loaded, total, bytesPerSecond, etaSeconds, restarted }: Progress): void {
+  if (restarted) showNotice(`The import begins again: ${restarted}.`, "", () => {});
   box("progress-phase").textContent = phases[phase];
   const numbers = total ? [`${format.bytes(loaded)} of ${format.bytes(total)}`] : [];
   if (phase !== "load" && bytesPerSecond) numbers.push(`${format.bytes(bytesPerSecond)}/s`);

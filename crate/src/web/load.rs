@@ -96,6 +96,8 @@ pub(super) struct Progress {
     bytes_per_second: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     eta_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restarted: Option<String>,
 }
 
 impl From<progress::Progress> for Progress {
@@ -112,6 +114,7 @@ impl From<progress::Progress> for Progress {
             file: progress.file,
             bytes_per_second: Some(progress.bytes_per_second).filter(|&speed| speed > 0.0),
             eta_seconds: progress.eta_seconds,
+            restarted: progress.restarted,
         }
     }
 }
@@ -130,7 +133,7 @@ impl<'a> Teller<'a> {
     pub(super) fn tell(&self, progress: &Progress) {
         let now = BrowserClock.now_ms();
         let (phase, last) = self.last.get();
-        if phase == progress.phase && progress.loaded < progress.total && now - last < TELL_MS {
+        if phase == progress.phase && progress.loaded < progress.total && progress.restarted.is_none() && now - last < TELL_MS {
             return;
         }
         self.last.set((progress.phase, now));

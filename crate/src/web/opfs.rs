@@ -146,7 +146,7 @@ impl Storage for Opfs {
         async move {
             let name = format!("{id}.json");
             let mut partial = self.open_partial(&name).await?;
-            partial.clear()?;
+            partial.truncate(0)?;
             let written = match partial.write(bytes) {
                 Ok(()) => partial.finish(&self.models, &name).await,
                 failed => failed,
@@ -235,9 +235,9 @@ impl Partial for OpfsPartial {
         .boxed_local()
     }
 
-    fn clear(&mut self) -> Result<()> {
-        self.written = 0;
-        self.handle.truncate_with_u32(0).map_err(|e| failed(&self.name, &e))
+    fn truncate(&mut self, size: u64) -> Result<()> {
+        self.written = self.written.min(size);
+        self.handle.truncate_with_f64(self.written as f64).map_err(|e| failed(&self.name, &e))
     }
 
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {

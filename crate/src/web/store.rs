@@ -21,7 +21,7 @@ use crate::{
         manifest::FileEntry,
         network::{Authorized, origin},
         owpkg::{self, Piece},
-        source::HUB,
+        source::{self, HUB},
         store::{self, Record},
         trust::Trust,
         verify::{Verified, Verifier},
@@ -107,7 +107,8 @@ pub async fn verify(id: &str, access: Access, on_progress: &Function) -> Result<
     let (abort, progress) = (Abort::default(), |progress: crate::weights::progress::Progress| teller.tell(&progress.into()));
     if let Some(adapter) = fetch::list(&*storage).await?.into_iter().find(|adapter| adapter.id == id) {
         let verifier = Verifier { storage: &*storage, clock: &BrowserClock, abort: &abort, progress: &progress };
-        return verifier.check(&adapter.files).await;
+        let url = &adapter.url;
+        return Ok(verifier.check(&adapter.files).await?.unless(format!("load the adapter again, from {url}")));
     }
     let hub = origin(access.hub.as_deref().unwrap_or(HUB)).unwrap_or_default().to_owned();
     let fetch = Authorized { fetch: &BrowserFetch, origin: hub, token: access.token };
@@ -120,7 +121,7 @@ pub async fn verify(id: &str, access: Access, on_progress: &Function) -> Result<
         checks: CHECKS,
         trust: Trust::default(),
     };
-    acquire.verify(id).await
+    acquire.verify(id, &source::Access { hub: access.hub, ..source::Access::default() }).await
 }
 
 /// A stored model as one file. Its contents stay where they are until they are read.

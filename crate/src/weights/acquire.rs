@@ -9,17 +9,16 @@ use serde::Serialize;
 use super::{
     abort::Abort,
     download::Downloader,
-    import::{self, Options, Quantize},
+    import::{Quantize, with_origin},
     layout::Layout,
     local,
-    manifest::{Manifest, Source as Provenance},
+    manifest::{FileEntry, Manifest, Source as Provenance},
     network::{Clock, Fetch, Network},
     opener::{Opened, Opener, Weights},
-    progress::{Meter, Phase, Progress},
+    progress::Progress,
     signing::SIGNATURE,
-    source::{LOCAL, Source},
+    source::{Access, LOCAL, Source},
     store::{self, Record, Storage},
-    store_sink::StoreSink,
     trust::Trust,
     verify::{Verified, Verifier},
 };
@@ -27,6 +26,8 @@ use crate::{
     card::Card,
     error::{Error, Result},
 };
+
+mod import;
 
 pub use super::opener::Checks;
 
@@ -132,7 +133,7 @@ impl<'a> Acquire<'a> {
                     Weights::Safetensors => Kind::Checkpoint,
                 };
                 let Opened { checkpoint, files, .. } = *opened;
-                let mut card = import::with_origin(checkpoint.card, &Provenance { origin: key.origin, ..Provenance::default() });
+                let mut card = with_origin(checkpoint.card, &Provenance { origin: key.origin, ..Provenance::default() });
                 card.bytes = files.iter().map(|file| file.remote.size).sum();
                 let architecture = checkpoint.config["model_type"].as_str().unwrap_or_default().to_owned();
                 Ok(Inspection { id, kind, bytes: card.bytes, card, architecture, storage, stored: false })
@@ -184,17 +185,31 @@ impl<'a> Acquire<'a> {
         }
     }
 
-    /// Hashes all files of the stored model `id`, and fetches again those of a package that are wrong or gone.
-    pub async fn verify(&self, id: &str) -> Result<Verified> {
+    /// Hashes all files of the stored model `id`. Those that are wrong or gone are fetched again, or made again of as much of the
+    /// publisher's files as they need; `access` is for the hub that has these.
+    pub async fn verify(&self, id: &str, access: &Access) -> Result<Verified> {
         let record = store::find(self.storage, id).await?.ok_or_else(|| Error::NotFound(format!("no stored model has the id {id:?}")))?;
         let verifier = Verifier { storage: self.storage, clock: self.clock, abort: self.abort, progress: self.progress };
         let verified = verifier.check(&record.manifest.files).await?;
-        // What was made from other files cannot be fetched in part; files of a person's own only they can give again.
-        if verified.repaired || record.text.is_none() || record.url.starts_with(LOCAL) {
+        if verified.repaired {
             return Ok(verified);
         }
-        let base = record.url.clone();
-        self.downloader().fetch_package(&base, record).await?;
+        // Files of a person's own only they can give again.
+        if let Some(name) = record.url.strip_prefix(LOCAL) {
+            return Ok(verified.unless(format!(
+                "it was made from your own files ({name}), which only you can open: load them again, and what is missing is stored anew"
+            )));
+        }
+        match record.text.is_some() {
+            true => {
+                let base = record.url.clone();
+                self.downloader().fetch_package(&base, record).await?;
+            }
+            false => {
+                let bad: Vec<&FileEntry> = record.manifest.files.iter().filter(|file| verified.bad.contains(&file.path)).collect();
+                self.repair(&record, &bad, access).await?;
+            }
+        }
         Ok(Verified { repaired: true, ..verified })
     }
 
@@ -215,60 +230,6 @@ impl<'a> Acquire<'a> {
             };
         }
         Ok(Found::Import(Box::new(opener.checkpoint(source).await?)))
-    }
-
-    async fn import(&self, key: &Source, opened: Opened<'a>, quantize: Quantize) -> Result<Record> {
-        let needed = plan(&opened, quantize)?;
-        let id = store::model_id(&key.key(quantize, ""));
-        store::make_room(self.storage, &id, needed, |_| false).await?;
-        let mut sink = StoreSink::new(self.storage);
-        let written = match self.write(key, opened, quantize, &mut sink).await {
-            Ok(record) => store::write(self.storage, &record).await.map(|()| record),
-            Err(error) => Err(error),
-        };
-        match written {
-            Ok(record) => store::sweep(self.storage, |_| true).await.map(|()| record),
-            Err(error) => {
-                sink.undo().await?;
-                match error {
-                    // Storage that filled up on the way: say what the whole model needs.
-                    Error::Quota { available, .. } => Err(store::no_room(self.storage, needed, available).await?),
-                    other => Err(other),
-                }
-            }
-        }
-    }
-
-    /// Reads and converts the weights; returns the record that makes a model of what was written.
-    async fn write(&self, key: &Source, opened: Opened<'a>, quantize: Quantize, sink: &mut StoreSink<'_>) -> Result<Record> {
-        let Opened { checkpoint, files, weights, small, revision, .. } = opened;
-        let total = files.iter().map(|file| file.remote.size).sum();
-        let meter = Meter::new(self.clock, self.progress, Phase::Import, 0, total);
-        let mut progress = |read: u64, _| meter.reach(read);
-        let source = Provenance {
-            origin: key.origin.clone(),
-            revision,
-            quantize: Some(quantize.name().into()),
-            files: small,
-            ..Provenance::default()
-        };
-        let options = Options { quantize, source };
-        let files = files.into_iter().map(|file| file.stream()).collect();
-        let mut manifest = match weights {
-            Weights::Safetensors => import::shards(checkpoint, files, options, sink, &mut progress).await?,
-            Weights::Gguf(parts) => import::gguf_parts(parts, files, options, sink, &mut progress).await?,
-        };
-        manifest.source.files.sort_by(|a, b| a.path.cmp(&b.path));
-        match key.local.is_some() {
-            true => {
-                let id = store::model_id(&key.key(quantize, &local::digests(&manifest.source.files)));
-                Ok(Record { id, url: format!("{LOCAL}{}", key.origin), manifest, text: None, signature: None })
-            }
-            false => {
-                let id = store::model_id(&key.key(quantize, ""));
-                Ok(Record { id, url: key.origin.clone(), manifest, text: None, signature: None })
-            }
-        }
     }
 
     fn opener(&self) -> Opener<'a> {

@@ -10,6 +10,7 @@ mod shards;
 mod turned;
 
 pub use gguf::{gguf, gguf_header, gguf_parts, inspect_gguf};
+pub use input::Open;
 pub use shards::{SourceFile, shards};
 
 use rows::{Repack, check_values};
@@ -130,6 +131,30 @@ impl Converting {
         match target.format.is_quantised() && turned_of(config, name, info).is_some() {
             true => Converting::Turned(Turned::new(target, info.format)),
             false => Converting::Rows(Repack::new(target, info.format, 0.0)),
+        }
+    }
+
+    /// Passes over `count` rows, as they are published.
+    fn pass(&mut self, count: usize) {
+        match self {
+            Converting::Rows(rows) => rows.pass(count),
+            Converting::Turned(turned) => turned.pass(count),
+        }
+    }
+
+    /// Whether `writer` lacks any of what the next `count` rows become.
+    fn wanted(&self, writer: &Writer<'_>, index: usize, count: usize) -> bool {
+        match self {
+            Converting::Rows(rows) => rows.wanted(writer, index, count),
+            Converting::Turned(turned) => turned.wanted(writer, index),
+        }
+    }
+
+    /// Whether all that was added is written, after [`write`](Self::write).
+    fn rests(&self) -> bool {
+        match self {
+            Converting::Rows(_) => true,
+            Converting::Turned(turned) => turned.rests(),
         }
     }
 

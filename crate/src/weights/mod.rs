@@ -8,7 +8,9 @@ pub mod loader;
 
 use std::collections::BTreeMap;
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, future::LocalBoxFuture};
+
+use resume::{Already, State};
 
 use crate::{
     error::{Error, Result},
@@ -33,6 +35,7 @@ pub mod owpkg;
 pub mod package;
 pub mod progress;
 pub mod remote;
+pub mod resume;
 mod retry;
 pub mod safetensors;
 pub mod schemes;
@@ -64,6 +67,15 @@ pub trait Sink {
     fn append<'a>(&'a mut self, path: &'a str, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>>;
     /// The file `path` is whole, and this is its digest.
     fn close<'a>(&'a mut self, path: &'a str, sha256: &'a str) -> LocalBoxFuture<'a, Result<()>>;
+    /// What is there already: asked before the first file is written.
+    fn already(&mut self) -> Already {
+        Already::default()
+    }
+    /// Keeps `state` for another attempt, should this one not end.
+    fn note<'a>(&'a mut self, state: State) -> LocalBoxFuture<'a, Result<()>> {
+        drop(state);
+        async { Ok(()) }.boxed_local()
+    }
 }
 
 /// A consecutive piece of a plane: whole rows.

@@ -164,7 +164,10 @@ async fn gguf_parts(paths: &[PathBuf]) -> Result<Parts> {
 
 fn source_file(path: &Path, name: &str) -> Result<import::SourceFile<'static>> {
     let (stream, size) = read_file(path)?;
-    Ok(import::SourceFile { name: name.to_owned(), size, sha256: None, stream })
+    // It is read once, from its beginning.
+    let mut stream = Some(stream);
+    let open = Box::new(move |_| stream.take().unwrap_or_else(|| stream::empty().boxed_local()));
+    Ok(import::SourceFile { name: name.to_owned(), size, sha256: None, open, ranges: false })
 }
 
 /// A file's bytes in blocks, and its length.

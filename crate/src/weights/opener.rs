@@ -72,9 +72,10 @@ pub(super) struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    /// All of it.
-    pub fn stream(self) -> SourceFile<'a> {
-        SourceFile { name: self.name, size: self.remote.size, sha256: self.sha256, stream: self.remote.stream() }
+    /// To be read.
+    pub fn into_source(self) -> SourceFile<'a> {
+        let (size, ranges) = (self.remote.size, self.remote.ranges());
+        SourceFile { name: self.name, size, sha256: self.sha256, open: Box::new(self.remote.into_open()), ranges }
     }
 }
 

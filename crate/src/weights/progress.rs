@@ -41,12 +41,14 @@ pub struct Progress {
     pub bytes_per_second: f64,
     /// Time to go at that speed.
     pub eta_seconds: Option<f64>,
+    /// Why what was there of an import is of no use, so that it begins again; said once.
+    pub restarted: Option<String>,
 }
 
 impl Progress {
     /// Nothing is known yet.
     pub const BEGUN: Progress =
-        Progress { phase: Phase::Manifest, loaded: 0, total: 0, file: None, bytes_per_second: 0.0, eta_seconds: None };
+        Progress { phase: Phase::Manifest, loaded: 0, total: 0, file: None, bytes_per_second: 0.0, eta_seconds: None, restarted: None };
 }
 
 /// Counts bytes and tells the caller.
@@ -97,6 +99,7 @@ impl<'a> Meter<'a> {
             file: file.map(str::to_string),
             bytes_per_second,
             eta_seconds: (bytes_per_second > 0.0).then(|| left / bytes_per_second),
+            restarted: None,
         });
     }
 

@@ -149,23 +149,54 @@ impl<'a> Remote<'a> {
         .boxed_local()
     }
 
-    /// All of it. The rest is asked for when it is wanted; a connection that breaks is taken up again where it broke, if the
-    /// server knows ranges.
-    pub fn stream(self) -> ByteStream<'a> {
-        let reading = Reading { received: 0, remote: self };
-        stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|chunk| (chunk, reading))) }).boxed_local()
+    /// Whether its server knows ranges.
+    pub fn ranges(&self) -> bool {
+        self.ranges
+    }
+
+    /// Opens it at any byte. What is not known of it is asked for when it is wanted; a connection that breaks is taken up again where it broke, if
+    /// the server knows ranges. If it knows none, what is before that byte comes, too, and is dropped.
+    pub fn into_open(self) -> impl FnMut(u64) -> ByteStream<'a> + 'a {
+        let mut remote = self;
+        move |offset| {
+            let Remote { network, size, ranges, .. } = remote;
+            let (head, body) = (std::mem::take(&mut remote.head), remote.body.take());
+            let again = Remote { network, url: remote.url.clone(), size, headers: remote.headers.clone(), head: Vec::new(), body, ranges };
+            let reading = match ranges {
+                true => Reading { received: offset, chunk: head.get(offset as usize..).map(<[u8]>::to_vec), drop: 0, remote: again },
+                false => Reading { received: 0, chunk: Some(head), drop: offset, remote: again },
+            };
+            stream::try_unfold(reading, |mut reading| async move { Ok(reading.next().await?.map(|chunk| (chunk, reading))) }).boxed_local()
+        }
     }
 }
 
 /// A file as it streams.
 struct Reading<'a> {
     remote: Remote<'a>,
+    /// What is there of it.
+    chunk: Option<Vec<u8>>,
+    /// Bytes of the file up to where the next chunk begins.
     received: u64,
+    /// Bytes that come and are not wanted.
+    drop: u64,
 }
 
 impl Reading<'_> {
     async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut chunk = Some(std::mem::take(&mut self.remote.head)).filter(|head| !head.is_empty());
+        while let Some(mut chunk) = self.receive().await? {
+            let dropped = self.drop.min(chunk.len() as u64);
+            self.drop -= dropped;
+            if dropped < chunk.len() as u64 {
+                drop(chunk.drain(..dropped as usize));
+                return Ok(Some(chunk));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn receive(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut chunk = self.chunk.take().filter(|chunk| !chunk.is_empty());
         let mut attempts = Attempts::new(self.remote.network);
         while chunk.is_none() {
             match self.attempt().await {

@@ -143,6 +143,21 @@ impl Source {
         Ok(Source { origin, gguf, hub: hub.into(), local: None, stored: None, place })
     }
 
+    /// Where a stored model was imported from: `origin`, as its record has it, and a hub's `revision`, if it is at a hub.
+    pub fn again(origin_of: &str, revision: Option<&str>, access: &Access) -> Result<Source> {
+        let Some(revision) = revision else {
+            return Source::parse(origin_of, &Access { hub: access.hub.clone(), ..Access::default() });
+        };
+        let hub = access.hub.as_deref().unwrap_or(HUB).trim_end_matches('/');
+        let hub = if origin_of.starts_with(&format!("{hub}/")) { hub } else { origin(origin_of).unwrap_or_default() };
+        let id = origin_of.strip_prefix(hub).unwrap_or_default().trim_start_matches('/');
+        let (id, rest) = id.split_once('@').unwrap_or((id, ""));
+        // What was asked for: a branch, tag or commit, or refs/pr/1; a GGUF's folder and name follow.
+        let file = rest.splitn(if rest.starts_with("refs/") { 4 } else { 2 }, '/').nth(if rest.starts_with("refs/") { 3 } else { 1 });
+        let text = file.map_or_else(|| id.to_owned(), |file| format!("{id}/{file}"));
+        Source::parse(&text, &Access { hub: Some(hub.to_owned()), revision: Some(revision.to_owned()), token: None })
+    }
+
     /// A person's own files: a package's, a GGUF's or a checkpoint's, told apart by their names.
     pub fn files(listing: Listing) -> Result<Source> {
         let ggufs: Vec<&String> = listing.keys().filter(|name| is_gguf(name)).collect();
@@ -282,6 +297,24 @@ mod tests {
         other.pin(&"a1".repeat(20));
         assert_eq!(other.revision().unwrap(), "a1".repeat(20));
         assert_eq!(other.origin, "http://localhost:1/org/name@r", "the identity is what was asked for");
+    }
+
+    #[test]
+    fn where_a_model_came_from_is_found_again() {
+        let commit = "a1".repeat(20);
+        for text in ["org/name", "org/name@v1", "org/name@refs/pr/1", "org/name/m.gguf", "org/name/sub/m.gguf", "org/name@refs/pr/1/m.gguf"]
+        {
+            let mut once = parse(text);
+            once.pin(&commit);
+            let again = Source::again(&once.origin, Some(&commit), &Access::default()).unwrap();
+            assert_eq!((again.address("x"), again.gguf), (once.address("x"), once.gguf), "{text}");
+        }
+        let mirror = Access { hub: Some("https://mirror.example/hf".into()), ..Access::default() };
+        let once = Source::parse("org/name", &mirror).unwrap();
+        assert_eq!(Source::again(&once.origin, Some("main"), &mirror).unwrap().address("x"), once.address("x"));
+        for text in ["https://host/models/tiny/", "https://host/m.gguf?a=b"] {
+            assert_eq!(Source::again(&parse(text).origin, None, &Access::default()).unwrap(), parse(text));
+        }
     }
 
     #[test]

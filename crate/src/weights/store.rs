@@ -24,7 +24,8 @@ pub trait Storage {
     fn read<'a>(&'a self, sha256: &'a str, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
     /// Closes what reading left open.
     fn release(&self) {}
-    /// Opens `partial/<name>` with what it holds, for one writer at a time. A download names it by its digest.
+    /// Opens `partial/<name>` with what it holds, for one writer at a time. Its name begins with the digest of the file that is downloaded, or of
+    /// what an import is of.
     fn resume<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>>;
     /// Names and sizes of all partial files.
     fn partials(&self) -> LocalBoxFuture<'_, Result<Vec<(String, u64)>>>;
@@ -49,7 +50,7 @@ pub trait Storage {
     fn begin<'a>(&'a self, name: &'a str) -> LocalBoxFuture<'a, Result<Box<dyn Partial>>> {
         async move {
             let mut partial = self.resume(name).await?;
-            partial.clear()?;
+            partial.truncate(0)?;
             Ok(partial)
         }
         .boxed_local()
@@ -62,8 +63,8 @@ pub trait Partial {
     fn size(&self) -> u64;
     /// Bytes `offset .. offset + len`, which it must hold.
     fn read<'a>(&'a mut self, offset: u64, len: usize) -> LocalBoxFuture<'a, Result<Vec<u8>>>;
-    /// Drops all that it holds.
-    fn clear(&mut self) -> Result<()>;
+    /// Keeps only the first `size` bytes of those that it holds.
+    fn truncate(&mut self, size: u64) -> Result<()>;
     /// Adds bytes at the end. Storage that is full is a `quota` error.
     fn append<'a>(&'a mut self, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>>;
     /// Makes it the blob `sha256`, at once. The caller has computed the digest.
@@ -198,10 +199,11 @@ pub async fn clean(storage: &dyn Storage, wanted: impl Fn(&str) -> bool) -> Resu
     Ok(())
 }
 
-/// Removes partial files that nobody writes and no download can go on from: all but those of the `resumable` digests.
+/// Removes partial files that nobody writes and nothing can go on from: all but those of the `resumable` digests, of a download's file or
+/// of what an import is of.
 pub async fn sweep(storage: &dyn Storage, resumable: impl Fn(&str) -> bool) -> Result<()> {
     for (name, _) in storage.partials().await? {
-        let sha256 = name.strip_suffix(NOTE).unwrap_or(&name);
+        let sha256 = name.split('.').next().unwrap_or_default();
         if !is_sha256(sha256) || !resumable(sha256) {
             storage.remove_partial(&name).await?;
         }

@@ -149,8 +149,8 @@ impl Partial for MemoryPartial {
         now(slice(partial.get(&self.name).map_or(&[], Vec::as_slice), &self.name, offset, len))
     }
 
-    fn clear(&mut self) -> Result<()> {
-        self.contents.partial.borrow_mut().insert(self.name.clone(), Vec::new());
+    fn truncate(&mut self, size: u64) -> Result<()> {
+        self.contents.partial.borrow_mut().entry(self.name.clone()).or_default().truncate(size as usize);
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl Transfer<'_> {
         let mut arrived = Arrived { partial, hash: Sha256::new(), note, most: 0, ranges: true, conditional: true };
         let size = arrived.partial.size();
         if size > self.file.size {
-            arrived.partial.clear()?;
+            arrived.partial.truncate(0)?;
         }
         for start in (0..arrived.partial.size()).step_by(BLOCK) {
             self.network.abort.check()?;
@@ -115,7 +115,7 @@ impl Transfer<'_> {
     /// Drops what is there; what comes now is of this version.
     async fn restart(&self, arrived: &mut Arrived, validator: Option<&str>) -> Result<()> {
         self.meter.take_back(arrived.partial.size());
-        arrived.partial.clear()?;
+        arrived.partial.truncate(0)?;
         arrived.hash = Sha256::new();
         arrived.note = Note { validator: validator.map(str::to_owned) };
         // Before the first byte of it: after a crash there never is a note of one version beside bytes of another.

@@ -24,6 +24,28 @@ pub struct Verified {
     pub bad: Vec<String>,
     /// Whether these are there again.
     pub repaired: bool,
+    /// Why not.
+    pub unrepaired: Option<Unrepaired>,
+}
+
+/// Why files are not there again, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unrepaired {
+    /// As an error's.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Verified {
+    /// What is bad stays so, and `what` is to be done.
+    pub fn unless(self, what: String) -> Verified {
+        let unrepaired = (!self.repaired).then(|| {
+            let error = Error::NotFound(format!("what {} was made from: {what}", self.bad.join(", ")));
+            Unrepaired { code: error.code(), message: error.to_string() }
+        });
+        Verified { unrepaired, ..self }
+    }
 }
 
 /// What hashing works with.
@@ -50,7 +72,7 @@ impl Verifier<'_> {
                 bad.push(file.path.clone());
             }
         }
-        Ok(Verified { bytes: meter.loaded.get(), repaired: bad.is_empty(), bad })
+        Ok(Verified { bytes: meter.loaded.get(), repaired: bad.is_empty(), bad, unrepaired: None })
     }
 
     async fn is_right(&self, file: &FileEntry, meter: &Meter<'_>) -> Result<bool> {

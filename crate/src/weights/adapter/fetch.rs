@@ -126,7 +126,7 @@ async fn fetch_file(
     }
     store::make_room(storage, &address.id(), size, |sha256| added.iter().any(|a| a == sha256)).await?;
     let mut partial = storage.begin(&format!("{}-{name}", address.id())).await?;
-    let (mut body, mut hash, mut config) = (remote.stream(), Sha256::new(), Vec::new());
+    let (mut body, mut hash, mut config) = (remote.into_open()(0), Sha256::new(), Vec::new());
     while let Some(chunk) = body.next().await {
         let chunk = chunk?;
         hash.update(&chunk);

@@ -15,7 +15,7 @@ use crate::{
             split::{Parts, join},
         },
         layout::Target,
-        manifest::{FileEntry, Manifest, Source},
+        manifest::{Manifest, Source},
         network::ByteStream,
         writer::{Facts, Writer},
     },
@@ -32,11 +32,11 @@ pub async fn gguf(
     let mut input = Input::new(stream, len, progress);
     let Parts { header, .. } = join(vec![header(&mut input).await?])?;
     let (mut writer, mut model) = begin(&header, &options, sink).await?;
-    write_tensors(&mut input, &header.tensors, &mut model, &mut writer, &mut 0).await?;
+    write_tensors(&mut input, &header.tensors, &mut model, &mut writer, &mut 0, false).await?;
     let mut source = options.source;
-    let sha256 = verified(input.finish().await?, source.sha256.as_deref(), "the file")?;
-    source.publisher_digest = source.sha256.is_some();
-    source.sha256 = Some(sha256);
+    let stated = source.sha256.take();
+    source.publisher_digest = stated.is_some();
+    source.sha256 = Some(verified("the file".into(), len, input.finish().await?, stated.as_deref())?.sha256);
     writer.finish(&model.config, source).await
 }
 
@@ -53,20 +53,26 @@ pub async fn gguf_parts(
     let mut source = options.source;
     source.publisher_digest = files.iter().all(|file| file.sha256.is_some());
     let (single, total) = (files.len() == 1, files.iter().map(|file| file.size).sum());
+    writer.note_by(total);
     let (mut rest, mut index, mut before) = (&tensors[..], 0, 0);
-    for (file, count) in files.into_iter().zip(counts) {
-        let here;
-        (here, rest) = rest.split_at(count);
+    for (number, (file, count)) in files.into_iter().zip(counts).enumerate() {
+        let (here, size, was_read) = (rest.split_at(count).0, file.size, number < writer.cursor().read.len());
+        let (name, sha256) = (file.name.clone(), file.sha256.clone());
         let mut tell = |read, _| progress(before + read, total);
-        let mut input = Input::new(file.stream, file.size, &mut tell);
-        write_tensors(&mut input, here, &mut model, &mut writer, &mut index).await?;
-        let sha256 = verified(input.finish().await?, file.sha256.as_deref(), &file.name)?;
-        before += file.size;
-        if single {
-            (source.file, source.sha256) = (Some(file.name.clone()), Some(sha256.clone()));
+        let mut input = Input::of(file, &writer, was_read, &mut tell);
+        // Of a file that was read before, what the configuration needs is read again.
+        write_tensors(&mut input, here, &mut model, &mut writer, &mut index, was_read).await?;
+        if !was_read {
+            writer.was_read(verified(name, size, input.finish().await?, sha256.as_deref())?);
         }
-        source.files.push(FileEntry { path: file.name, size: file.size, sha256 });
+        (rest, before) = (&rest[count..], before + size);
     }
+    if let [file] = &writer.cursor().read[..]
+        && single
+    {
+        (source.file, source.sha256) = (Some(file.path.clone()), Some(file.sha256.clone()));
+    }
+    source.files.extend(writer.cursor().read.iter().cloned());
     writer.finish(&model.config, source).await
 }
 
@@ -84,7 +90,7 @@ pub async fn gguf_header(stream: ByteStream<'_>, len: u64) -> Result<Header> {
     header(&mut Input::new(stream, len, &mut |_, _| {})).await
 }
 
-async fn header(input: &mut Input<'_>) -> Result<Header> {
+async fn header(input: &mut Input<'_, '_>) -> Result<Header> {
     let (mut wanted, len) = (4, input.len());
     loop {
         let prefix = input.peek(wanted).await?;
@@ -124,17 +130,18 @@ fn targets(header: &Header, model: &Model, quantize: Quantize) -> Result<Vec<Tar
     Ok(targets)
 }
 
-/// Writes one file's tensors, the first as target `index`.
+/// Writes one file's tensors, the first as target `index`, or passes over them if that is done.
 async fn write_tensors(
-    input: &mut Input<'_>,
+    input: &mut Input<'_, '_>,
     tensors: &[Tensor],
     model: &mut Model,
     writer: &mut Writer<'_>,
     index: &mut usize,
+    done: bool,
 ) -> Result<()> {
     for tensor in tensors {
-        input.skip_to(tensor.offset).await?;
         match model.conversion(tensor)? {
+            Some(conversion) if done => *index += conversion.targets.len(),
             Some(conversion) => {
                 write_tensor(input, tensor, conversion, writer, *index).await?;
                 *index += conversion.targets.len();
@@ -150,43 +157,55 @@ async fn write_tensors(
 
 /// Reads a tensor in blocks of whole rows (of as many as are re-ordered together) and writes it as target `first` and those after it.
 async fn write_tensor(
-    input: &mut Input<'_>,
+    input: &mut Input<'_, '_>,
     tensor: &Tensor,
     conversion: &Conversion,
     writer: &mut Writer<'_>,
     first: usize,
 ) -> Result<()> {
     let cols = tensor.shape.last().copied().unwrap_or(1);
+    let mut offset = tensor.offset;
     for index in first..first + conversion.targets.len() {
         let target = &writer.targets()[index];
         let row_bytes = tensor.format.ggml_row_bytes(target.cols());
         // A bias is one row whose elements are in the order of the matrix's rows.
-        let (units, unit_bytes) = match tensor.shape.len() {
-            1 => (target.cols(), tensor.format.ggml_row_bytes(cols) / cols),
-            _ => (target.rows(), row_bytes),
+        let (units, unit_bytes, in_row) = match tensor.shape.len() {
+            1 => (target.cols(), tensor.format.ggml_row_bytes(cols) / cols, target.cols()),
+            _ => (target.rows(), row_bytes, 1),
         };
         let step = match tensor.shape.len() {
             1 => units,
             _ => (BLOCK / row_bytes).max(1).next_multiple_of(conversion.order.together()),
         };
         let mut repack = Repack::new(target, tensor.format, conversion.offset);
-        for first in (0..units).step_by(step) {
-            let bytes = input.take((step.min(units - first) * unit_bytes) as u64).await?;
+        let before = input.rows_before(offset, unit_bytes, units);
+        repack.pass(before / in_row);
+        for first in (before..units).step_by(step) {
+            let count = step.min(units - first);
+            if !repack.wanted(writer, index, count / in_row) {
+                repack.pass(count / in_row);
+                continue;
+            }
+            input.skip_to(offset + (first * unit_bytes) as u64).await?;
+            let bytes = input.take((count * unit_bytes) as u64).await?;
             for row in conversion.order.restore(bytes, unit_bytes).chunks_exact(row_bytes) {
                 repack.ggml_row(row)?;
             }
             repack.write(writer, index).await?;
+            let (taken, hash) = input.position();
+            writer.rest(taken, hash).await?;
         }
+        offset += (units * unit_bytes) as u64;
     }
     Ok(())
 }
 
 /// A small tensor as floats.
-async fn read_floats(input: &mut Input<'_>, tensor: &Tensor) -> Result<Vec<f32>> {
+async fn read_floats(input: &mut Input<'_, '_>, tensor: &Tensor) -> Result<Vec<f32>> {
     if tensor.len > 1 << 16 || tensor.shape.len() != 1 || tensor.format != Format::F32 {
         let message = format!("GGUF tensor {:?} has shape {:?} and type {}", tensor.name, tensor.shape, tensor.format.name());
         return Err(Error::InvalidFile(message));
     }
-    let bytes = input.take(tensor.len).await?;
+    let bytes = input.read(tensor.offset, tensor.len).await?;
     Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }

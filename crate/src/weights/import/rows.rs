@@ -47,6 +47,23 @@ impl Repack {
         }
     }
 
+    /// Passes over `count` rows, which are there already.
+    pub fn pass(&mut self, count: usize) {
+        let bytes = self.bytes(count);
+        self.written.iter_mut().zip(bytes).for_each(|(written, bytes)| *written += bytes);
+    }
+
+    /// Whether `writer` lacks any of the next `count` rows of its target `index`.
+    pub fn wanted(&self, writer: &Writer<'_>, index: usize, count: usize) -> bool {
+        let [values, scales] = self.bytes(count);
+        writer.wants(index, Plane::Values, self.written[0], values) || writer.wants(index, Plane::Scales, self.written[1], scales)
+    }
+
+    /// What `count` rows have in each plane.
+    fn bytes(&self, count: usize) -> [usize; 2] {
+        [Plane::Values, Plane::Scales].map(|plane| count * self.to.row_bytes(plane, self.floats.len()))
+    }
+
     /// Adds a row of ggml blocks.
     pub fn ggml_row(&mut self, blocks: &[u8]) -> Result<()> {
         let named = |e: Error| match e {

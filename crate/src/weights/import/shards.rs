@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     BLOCK, Converting, Options, Quantize, Sink,
-    input::{Input, verified},
+    input::{Input, Open, verified},
     turned, with_origin,
 };
 use crate::{
@@ -13,8 +13,7 @@ use crate::{
     weights::{
         Checkpoint, Part, TensorInfo,
         layout::Target,
-        manifest::{FileEntry, Manifest},
-        network::ByteStream,
+        manifest::Manifest,
         writer::{Facts, Writer},
     },
 };
@@ -27,8 +26,10 @@ pub struct SourceFile<'a> {
     pub size: u64,
     /// SHA-256, as its publisher states it.
     pub sha256: Option<String>,
-    /// All of its bytes.
-    pub stream: ByteStream<'a>,
+    /// Its bytes.
+    pub open: Open<'a>,
+    /// Whether it can be opened anywhere at no cost.
+    pub ranges: bool,
 }
 
 /// A plane of a tensor, as it lies in a file.
@@ -63,21 +64,25 @@ pub async fn shards(
     let mut source = options.source;
     source.publisher_digest = files.iter().all(|file| file.sha256.is_some());
     let total = files.iter().map(|file| file.size).sum();
-    let (mut pieces, mut before) = (pieces.into_iter().peekable(), 0);
+    writer.note_by(total);
+    let mut before = 0;
     for (number, file) in files.into_iter().enumerate() {
-        let mut tell = |read, _| progress(before + read, total);
-        let mut input = Input::new(file.stream, file.size, &mut tell);
-        while let Some(piece) = pieces.next_if(|piece| piece.file == number) {
-            input.skip_to(piece.part.offset).await?;
-            match piece.info.format.is_quantised() {
-                true => copy_plane(&mut input, &piece, &mut writer).await?,
-                false => write_floats(&mut input, &piece, &checkpoint.config, &mut writer).await?,
+        let size = file.size;
+        if number >= writer.cursor().read.len() {
+            let (name, sha256) = (file.name.clone(), file.sha256.clone());
+            let mut tell = |read, _| progress(before + read, total);
+            let mut input = Input::of(file, &writer, false, &mut tell);
+            for piece in pieces.iter().filter(|piece| piece.file == number) {
+                match piece.info.format.is_quantised() {
+                    true => copy_plane(&mut input, piece, &mut writer).await?,
+                    false => write_floats(&mut input, piece, &checkpoint.config, &mut writer).await?,
+                }
             }
+            writer.was_read(verified(name, size, input.finish().await?, sha256.as_deref())?);
         }
-        let sha256 = verified(input.finish().await?, file.sha256.as_deref(), &file.name)?;
-        before += file.size;
-        source.files.push(FileEntry { path: file.name, size: file.size, sha256 });
+        before += size;
     }
+    source.files.extend(writer.cursor().read.iter().cloned());
     writer.finish(&turned::config(&checkpoint.config, options.quantize), source).await
 }
 
@@ -119,26 +124,43 @@ impl Quantize {
     }
 }
 
-async fn write_floats(input: &mut Input<'_>, piece: &Piece<'_>, config: &Value, writer: &mut Writer<'_>) -> Result<()> {
+async fn write_floats(input: &mut Input<'_, '_>, piece: &Piece<'_>, config: &Value, writer: &mut Writer<'_>) -> Result<()> {
     let info = piece.info;
     let mut repack = Converting::new(&writer.targets()[piece.tensor], config, piece.name, info);
     let row_bytes = info.format.row_bytes(Plane::Values, info.cols());
     let step = (BLOCK / row_bytes).max(1);
-    for first in (0..info.rows()).step_by(step) {
+    let before = input.rows_before(piece.part.offset, row_bytes, info.rows());
+    repack.pass(before);
+    for first in (before..info.rows()).step_by(step) {
         let rows = step.min(info.rows() - first);
+        if !repack.wanted(writer, piece.tensor, rows) {
+            repack.pass(rows);
+            continue;
+        }
+        input.skip_to(piece.part.offset + (first * row_bytes) as u64).await?;
         let values = input.take((rows * row_bytes) as u64).await?;
         repack.rows(&values, &[], rows)?;
         repack.write(writer, piece.tensor).await?;
+        if repack.rests() {
+            let (taken, hash) = input.position();
+            writer.rest(taken, hash).await?;
+        }
     }
     Ok(())
 }
 
-async fn copy_plane(input: &mut Input<'_>, piece: &Piece<'_>, writer: &mut Writer<'_>) -> Result<()> {
-    let mut at = 0;
-    while (at as u64) < piece.part.len {
-        let bytes = input.take((piece.part.len - at as u64).min(BLOCK as u64)).await?;
+async fn copy_plane(input: &mut Input<'_, '_>, piece: &Piece<'_>, writer: &mut Writer<'_>) -> Result<()> {
+    let all = piece.part.len as usize;
+    for at in (input.rows_before(piece.part.offset, 1, all)..all).step_by(BLOCK) {
+        let len = BLOCK.min(all - at);
+        if !writer.wants(piece.tensor, piece.plane, at, len) {
+            continue;
+        }
+        input.skip_to(piece.part.offset + at as u64).await?;
+        let bytes = input.take(len as u64).await?;
         writer.write(piece.tensor, piece.plane, at, &bytes).await?;
-        at += bytes.len();
+        let (taken, hash) = input.position();
+        writer.rest(taken, hash).await?;
     }
     Ok(())
 }

@@ -82,6 +82,26 @@ impl Turned {
         Turned { target, from, rows, waiting, done, map: Default::default(), ready: Default::default(), written: [0; 2] }
     }
 
+    /// Passes over `count` published rows, of which there is all that whole maps become.
+    pub fn pass(&mut self, count: usize) {
+        let maps = count / self.target.cols();
+        for (plane, written) in PLANES.into_iter().zip(&mut self.written) {
+            *written += maps * self.rows * self.target.format.row_bytes(plane, self.target.cols());
+        }
+    }
+
+    /// Whether `writer` lacks any of its target `index`.
+    pub fn wanted(&self, writer: &Writer<'_>, index: usize) -> bool {
+        PLANES
+            .into_iter()
+            .any(|plane| writer.wants(index, plane, 0, self.target.rows() * self.target.format.row_bytes(plane, self.target.cols())))
+    }
+
+    /// Whether all that was added is ready or written: between two maps.
+    pub fn rests(&self) -> bool {
+        self.done == 0 && self.waiting.is_empty()
+    }
+
     /// Adds published rows.
     pub fn add(&mut self, values: &[u8]) -> Result<()> {
         let (group, cols) = (self.target.format.group(), self.target.cols());
