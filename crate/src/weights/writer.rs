@@ -164,7 +164,8 @@ impl<'a> Writer<'a> {
         }
         let (plan, path) = (&self.layout.shards[shard], self.layout.file_name(shard));
         let growing = self.growing.entry(shard).or_default();
-        if at != if growing.len == 0 { plan.header.len() } else { growing.len } {
+        let end = if growing.len == 0 { plan.header.len() } else { growing.len };
+        if at != end {
             return Err(misplaced(&path));
         }
         for bytes in [if growing.len == 0 { &plan.header } else { &[][..] }, bytes] {
