@@ -417,6 +417,27 @@ fn repairing_a_large_import_reads_what_the_bad_shard_needs() {
 }
 
 #[test]
+fn loading_an_import_of_which_a_part_was_evicted_makes_that_part_again() {
+    let mut world = large();
+    let record = world.load(BASE).unwrap();
+    let size = world.host.files[&format!("{BASE}model.safetensors")].len() as u64;
+    let bad = damage(&world, &record, "model-00002-of-00004.safetensors", 1);
+    world.host.sent.borrow_mut().clear();
+    assert_eq!(world.load(BASE).unwrap(), record);
+    assert!(sent(&world) < bad.size + HEAD + 3 * BLOCK, "{}", sent(&world));
+    assert_nothing_left(&world, &record);
+    // Its publisher has another one by now: that is imported.
+    damage(&world, &record, "model-00003-of-00004.safetensors", 1);
+    let file = world.host.files.get_mut(&format!("{BASE}model.safetensors")).unwrap();
+    let middle = file.len() / 2;
+    file[middle] ^= 1;
+    world.host.sent.borrow_mut().clear();
+    let other = world.load(BASE).unwrap();
+    assert!(other != record && other.id == record.id && sent(&world) > size);
+    assert!(world.verify(&other.id).unwrap().repaired);
+}
+
+#[test]
 fn what_cannot_be_repaired_says_what_to_do() {
     // Its publisher has another file there now.
     let mut world = gguf("llama_plain");

@@ -92,6 +92,9 @@ impl<'a> Acquire<'a> {
         if let Some(record) = self.stored(&source, quantize).await? {
             return Ok(record);
         }
+        if let Some(record) = self.mended(&source, quantize.unwrap_or_default()).await? {
+            return Ok(record);
+        }
         let key = source.clone();
         match self.find(&mut source, quantize).await? {
             Found::Package(found) => {

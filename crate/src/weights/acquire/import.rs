@@ -82,6 +82,21 @@ impl<'a> Acquire<'a> {
         }
     }
 
+    /// The import of `source` of which files are gone, once these are made again; none where there is no such import, or its source is not what
+    /// it was.
+    pub(super) async fn mended(&self, source: &Source, quantize: Quantize) -> Result<Option<Record>> {
+        let Some(record) = store::find(self.storage, &store::model_id(&source.key(quantize, ""))).await? else { return Ok(None) };
+        if source.local.is_some() || record.text.is_some() || !self.trust.is_none() {
+            return Ok(None);
+        }
+        let gone = store::missing(self.storage, &record.manifest.files).await?;
+        let access = Access { hub: Some(source.hub.clone()), ..Access::default() };
+        match self.repair(&record, &gone, &access).await {
+            Err(Error::Integrity(_) | Error::NotFound(_)) => Ok(None),
+            mended => mended.map(|()| Some(record)),
+        }
+    }
+
     /// Makes the `bad` files of an import again, from as much of its publisher's files as these need. `access` is for the hub.
     pub(super) async fn repair(&self, record: &Record, bad: &[&FileEntry], access: &Access) -> Result<()> {
         let made = &record.manifest.source;
