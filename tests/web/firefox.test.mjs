@@ -1,10 +1,11 @@
-// The page in Firefox: conversations under a passphrase, right and wrong; a chat that makes no request, by the browser's own events and by
-// the page's meter. Offline, private models, threads and sessions have Firefox's tests beside Chromium's.
+// Firefox: conversations under a passphrase, right and wrong; a chat that makes no request, by the browser's own events and by the page's
+// meter; an import that goes on after a reload. Offline, private models, threads and sessions have Firefox's tests beside Chromium's.
 import assert from "node:assert/strict";
+import { statSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { launchFirefox } from "./browser.mjs";
 import { serve } from "./server.mjs";
-import { SMOLLM2, root, tinyPackage } from "./support.mjs";
+import { SMOLLM2, load, openApi, root, tinyPackage } from "./support.mjs";
 
 const limit = { timeout: 600_000 };
 const roots = { "/": `${root}/web/dist`, "/models/": `${root}/models` };
@@ -122,6 +123,33 @@ test("a chat makes no request, and the meter says so; one on purpose is counted"
   await page.$eval("#meter", (details) => (details.open = true));
   assert.match(await page.$eval("#meter-list", (list) => list.innerText), /config\.json$/);
   assert.deepEqual([seen.map((url) => new URL(url).pathname), server.log.map(({ address }) => address)], [[address], [address]], "the browser tells of it, too");
+  await page.browserContext().close();
+  await server.close();
+});
+
+test("an import that a reload ended goes on", limit, async (t) => {
+  const server = await serve({ ...roots, "/test/": `${root}/tests/web/pages`, "/smollm2/": `${root}/.cache` });
+  const page = await (await browser.createBrowserContext()).newPage();
+  page.setDefaultTimeout(120_000);
+  await openApi(page, server);
+  const source = "/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+  const { size } = statSync(`${root}/.cache/SmolLM2-135M-Instruct.Q4_1.gguf`);
+  const options = { backend: "cpu", contextLength: 64 };
+  const sent = () => server.log.filter(({ address }) => address === source).reduce((sum, { sent }) => sum + sent, 0);
+  server.fault = (address) => (address === source ? { trickle: 10 } : undefined);
+  await page.evaluate(([source, options]) => void ow.load(source, options).catch(() => {}), [source, options]);
+  while (sent() < 40_000_000) await new Promise((resolve) => setTimeout(resolve, 20));
+  server.fault = () => undefined;
+  await openApi(page, server);
+  const before = sent();
+  const loaded = await load(page, source, options);
+  assert.equal(loaded.info?.architecture, "llama", JSON.stringify(loaded));
+  const [stored] = await page.evaluate(() => ow.store.list());
+  const { bytes, repaired } = await page.evaluate((id) => ow.store.verify(id), stored.id);
+  assert.deepEqual([bytes, repaired], [stored.bytes, true]);
+  const twice = sent() - size;
+  t.diagnostic(`${before} of ${size} bytes before, ${twice} fetched twice`);
+  assert(before < 90_000_000 && twice < 6_000_000, `${twice}`);
   await page.browserContext().close();
   await server.close();
 });
