@@ -6,6 +6,7 @@ pub mod downloads;
 pub mod exact;
 pub mod fake;
 pub mod faults;
+pub mod fuzz;
 pub mod gguf_writer;
 pub mod real;
 pub mod rng;

@@ -1,0 +1,171 @@
+//! Runs a target: the kept inputs first, then bent ones for as long as asked. One input may take [`MOST_TIME`] and allocate four times its own length and
+//! [`MOST_MEMORY`]; nothing may panic. What breaks this is written to `.cache/fuzz-failures/` and named.
+
+use std::{
+    collections::HashSet,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use openweights::{Result, weights::manifest::sha256_hex};
+use peak_alloc::PeakAlloc;
+
+use super::{Target, mutate::mutated};
+use crate::{fixture, rng::Rng};
+
+/// Bytes that an input may have live at once, besides four for each of its own.
+pub const MOST_MEMORY: usize = 16 << 20;
+/// What one input may take.
+pub const MOST_TIME: Duration = Duration::from_secs(2);
+/// After this an input is taken to hang: the process ends, its input is in the file `<target>-running`.
+const HANGS: u64 = 30;
+/// Inputs that are bent further, at most.
+const MOST_KEPT: usize = 4096;
+/// Longest input that joins the corpus of the repository.
+const MOST_STORED: usize = 2 << 10;
+
+/// What a run did.
+#[derive(Debug)]
+pub struct Report {
+    /// Inputs that were run.
+    pub executions: u64,
+    /// Different outcomes: ways through the parser.
+    pub outcomes: usize,
+    /// What went wrong, each with the file of its input.
+    pub failures: Vec<String>,
+}
+
+/// Runs `target` for `time`, counting bytes with `heap`, which is the process's allocator.
+pub fn run(target: &Target, heap: &PeakAlloc, seed: u64, time: Duration) -> Report {
+    let folder = fixture("../../.cache/fuzz-failures");
+    fs::create_dir_all(&folder).expect("a folder for failures");
+    let seeds = (target.seeds)();
+    let mut fuzzer = Fuzzer {
+        target,
+        heap,
+        running: folder.join(format!("{}-running", target.name)),
+        folder,
+        watch: Arc::default(),
+        outcomes: HashSet::new(),
+        report: Report { executions: 0, outcomes: 0, failures: Vec::new() },
+    };
+    fuzzer.watch_for_hangs();
+    let corpus = corpus(target);
+    let mut kept = [seeds, corpus.clone()].concat();
+    for input in [&[][..]].into_iter().chain(kept.iter().map(Vec::as_slice)) {
+        fuzzer.run(input);
+    }
+    let (mut rng, start) = (Rng::new(seed), Instant::now());
+    while start.elapsed() < time && fuzzer.report.failures.len() < 8 {
+        let (one, other) = (rng.below(kept.len()), rng.below(kept.len()));
+        let input = mutated(&mut rng, &kept[one], &kept[other], target.words);
+        if fuzzer.run(&input) && kept.len() < MOST_KEPT {
+            keep(target, &input);
+            kept.push(input);
+        }
+    }
+    drop(fs::remove_file(&fuzzer.running));
+    fuzzer.report.outcomes = fuzzer.outcomes.len();
+    fuzzer.report
+}
+
+/// The kept inputs: bytes as they are.
+fn corpus(target: &Target) -> Vec<Vec<u8>> {
+    let Ok(folder) = fs::read_dir(fixture("fuzz").join(target.name)) else { return Vec::new() };
+    let mut paths: Vec<_> = folder.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).expect("an input")).collect()
+}
+
+/// Adds an input to the repository's corpus, where `OPENWEIGHTS_FUZZ_KEEP` is set.
+fn keep(target: &Target, input: &[u8]) {
+    if std::env::var_os("OPENWEIGHTS_FUZZ_KEEP").is_none() || input.len() > MOST_STORED {
+        return;
+    }
+    let folder = fixture("fuzz").join(target.name);
+    fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(&sha256_hex(input)[..16]), input)).expect("a corpus that can be written");
+}
+
+struct Fuzzer<'a> {
+    target: &'a Target,
+    heap: &'a PeakAlloc,
+    folder: PathBuf,
+    running: PathBuf,
+    /// Seconds since 1970 at which the input that is running began, or 0.
+    watch: Arc<AtomicU64>,
+    outcomes: HashSet<String>,
+    report: Report,
+}
+
+impl Fuzzer<'_> {
+    /// Runs an input; says whether its outcome is new.
+    fn run(&mut self, input: &[u8]) -> bool {
+        // What ends the process (a full stack, an allocation that fails) leaves its input here.
+        fs::write(&self.running, input).expect("a folder for failures");
+        self.report.executions += 1;
+        let before = self.heap.current_usage();
+        self.heap.reset_peak_usage();
+        self.watch.store(now(), Ordering::Relaxed);
+        let start = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.target.run)(input)));
+        let took = start.elapsed();
+        self.watch.store(0, Ordering::Relaxed);
+        let peak = self.heap.peak_usage().saturating_sub(before);
+        let most = 4 * input.len() + MOST_MEMORY;
+        let said = match &outcome {
+            Err(panic) => format!("panicked: {}", words_of(panic)),
+            Ok(_) if took > MOST_TIME => format!("took {took:?}"),
+            Ok(_) if peak > most => format!("had {peak} bytes allocated, {most} are allowed"),
+            Ok(outcome) => return self.outcomes.insert(skeleton(outcome)),
+        };
+        if self.outcomes.insert(said.chars().filter(|c| !c.is_ascii_digit()).collect()) {
+            let path = self.folder.join(format!("{}-{}", self.target.name, &sha256_hex(input)[..16]));
+            fs::write(&path, input).expect("a folder for failures");
+            self.report.failures.push(format!("{} bytes {said}: {}", input.len(), path.display()));
+        }
+        false
+    }
+
+    /// Watches for inputs that hang, as long as the fuzzer lives.
+    fn watch_for_hangs(&self) {
+        let (watch, running) = (Arc::downgrade(&self.watch), self.running.clone());
+        thread::spawn(move || {
+            while let Some(started) = watch.upgrade().map(|watch| watch.load(Ordering::Relaxed)) {
+                if started > 0 && now() > started + HANGS {
+                    eprintln!("an input hangs: {}", running.display());
+                    std::process::exit(1);
+                }
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+    }
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}
+
+fn words_of(panic: &Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
+}
+
+/// An error's message without what comes from the input: quoted names and numbers.
+fn skeleton(outcome: &Result<()>) -> String {
+    let Err(error) = outcome else { return "good".into() };
+    let (mut out, mut quoted) = (error.code().to_owned(), false);
+    for c in error.to_string().chars().take(400) {
+        quoted ^= c == '"';
+        if !quoted && !c.is_ascii_digit() && out.len() < 120 {
+            out.push(c);
+        }
+    }
+    out
+}
