@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     fs,
+    io::{Seek, SeekFrom, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
@@ -47,10 +48,12 @@ pub fn run(target: &Target, heap: &PeakAlloc, seed: u64, time: Duration) -> Repo
     let folder = fixture("../../.cache/fuzz-failures");
     fs::create_dir_all(&folder).expect("a folder for failures");
     let seeds = (target.seeds)();
+    let running = folder.join(format!("{}-running", target.name));
     let mut fuzzer = Fuzzer {
         target,
         heap,
-        running: folder.join(format!("{}-running", target.name)),
+        file: fs::File::create(&running).expect("a folder for failures"),
+        running,
         folder,
         watch: Arc::default(),
         outcomes: HashSet::new(),
@@ -90,7 +93,9 @@ fn keep(target: &Target, input: &[u8]) {
         return;
     }
     let folder = fixture("fuzz").join(target.name);
-    fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(&sha256_hex(input)[..16]), input)).expect("a corpus that can be written");
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(folder.join(&sha256_hex(input)[..16]), input))
+        .expect("a corpus that can be written");
 }
 
 struct Fuzzer<'a> {
@@ -98,6 +103,7 @@ struct Fuzzer<'a> {
     heap: &'a PeakAlloc,
     folder: PathBuf,
     running: PathBuf,
+    file: fs::File,
     /// Seconds since 1970 at which the input that is running began, or 0.
     watch: Arc<AtomicU64>,
     outcomes: HashSet<String>,
@@ -108,7 +114,7 @@ impl Fuzzer<'_> {
     /// Runs an input; says whether its outcome is new.
     fn run(&mut self, input: &[u8]) -> bool {
         // What ends the process (a full stack, an allocation that fails) leaves its input here.
-        fs::write(&self.running, input).expect("a folder for failures");
+        self.note(input).expect("a file that can be written");
         self.report.executions += 1;
         let before = self.heap.current_usage();
         self.heap.reset_peak_usage();
@@ -131,6 +137,14 @@ impl Fuzzer<'_> {
             self.report.failures.push(format!("{} bytes {said}: {}", input.len(), path.display()));
         }
         false
+    }
+
+    /// Overwrites the file in place: a file made anew for each input would take most of the time.
+    fn note(&self, input: &[u8]) -> std::io::Result<()> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(input)?;
+        file.set_len(input.len() as u64)
     }
 
     /// Watches for inputs that hang, as long as the fuzzer lives.

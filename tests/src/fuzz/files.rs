@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use arbitrary::{Arbitrary, Unstructured};
 use openweights::{
     Error, Result, engine,
-    weights::{self, Checkpoint, TensorInfo, adapter, files::Memory, manifest::Manifest, package, safetensors as checkpoints},
+    weights::{
+        self, Checkpoint, Files, TensorInfo, adapter, files::Memory, manifest::Manifest, owpkg, package, safetensors as checkpoints,
+        signing, trust::Signer,
+    },
 };
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -45,7 +48,20 @@ pub const SAFETENSORS: Target = Target {
         let plain = r#"{"__metadata__":{"format":"pt"},"w":{"dtype":"BF16","shape":[2,4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[2],"data_offsets":[16,24]}}"#;
         vec![with_header(plain, 24), with_header(blocks, 68), with_header("{}", 0)]
     },
-    words: &["\"dtype\":", "\"shape\":[", "\"data_offsets\":[", "\"F16\"", "\"U8\"", "\"F4\"", "_blocks", "_scales", "[[", "{\"", "},", "0,"],
+    words: &[
+        "\"dtype\":",
+        "\"shape\":[",
+        "\"data_offsets\":[",
+        "\"F16\"",
+        "\"U8\"",
+        "\"F4\"",
+        "_blocks",
+        "_scales",
+        "[[",
+        "{\"",
+        "},",
+        "0,",
+    ],
 };
 
 /// What a header may say of a tensor, true or not.
@@ -145,8 +161,23 @@ pub const CONFIG: Target = Target {
     },
     seeds: || tiny_models().iter().map(|path| std::fs::read(path.join("config.json")).expect("a configuration")).collect(),
     words: &[
-        "\"num_hidden_layers\":", "\"head_dim\":", "\"num_attention_heads\":", "\"rope_scaling\":{", "\"factor\":", "\"layer_types\":[",
-        "\"sliding_attention\"", "\"yarn\"", "\"longrope\"", "\"llama3\"", "\"vocab_size\":", "null", "true", "[[", "{\"\":", "4294967296", "1e308",
+        "\"num_hidden_layers\":",
+        "\"head_dim\":",
+        "\"num_attention_heads\":",
+        "\"rope_scaling\":{",
+        "\"factor\":",
+        "\"layer_types\":[",
+        "\"sliding_attention\"",
+        "\"yarn\"",
+        "\"longrope\"",
+        "\"llama3\"",
+        "\"vocab_size\":",
+        "null",
+        "true",
+        "[[",
+        "{\"\":",
+        "4294967296",
+        "1e308",
     ],
 };
 
@@ -175,7 +206,18 @@ pub const PEFT: Target = Target {
         }
         seeds
     },
-    words: &["\"r\":", "\"lora_alpha\":", "\"alpha_pattern\":{", "\"use_dora\":true", "lora_A", "lora_B", "\"shape\":[", "null", "[[", "{\"\":"],
+    words: &[
+        "\"r\":",
+        "\"lora_alpha\":",
+        "\"alpha_pattern\":{",
+        "\"use_dora\":true",
+        "lora_A",
+        "lora_B",
+        "\"shape\":[",
+        "null",
+        "[[",
+        "{\"\":",
+    ],
 };
 
 fn peft(config: &[u8], weights: &[u8]) -> Vec<u8> {
@@ -192,4 +234,90 @@ pub(super) fn use_adapter(files: Memory) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A tar block of a plain file, with its right sum.
+fn tar_header(name: &[u8], len: u64) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..name.len()].copy_from_slice(name);
+    block[124..136].copy_from_slice(format!("{len:011o}\0").as_bytes());
+    block[156] = b'0';
+    block[257..263].copy_from_slice(b"ustar\0");
+    summed(&mut block);
+    block
+}
+
+fn summed(block: &mut [u8]) {
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+/// `.owpkg`, as it is and with the sums of its headers made right.
+pub const OWPKG: Target = Target {
+    name: "owpkg",
+    run: |bytes| {
+        let read = |bytes: &[u8]| {
+            let archive = block_on(owpkg::Archive::open(memory(&[("a.owpkg", bytes)]), "a.owpkg", bytes.len() as u64))?;
+            for (file, len) in archive.listing() {
+                block_on(archive.read(&file, 0, len as usize))?;
+            }
+            Ok(())
+        };
+        let mut right = bytes.to_vec();
+        right.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar").for_each(summed);
+        read(&right).and_then(|()| read(bytes))
+    },
+    seeds: || {
+        let file = |name: &str, len: usize| [tar_header(name.as_bytes(), len as u64), vec![7; len.next_multiple_of(512)]].concat();
+        vec![
+            [file("openweights.json", 9), file("config.json", 512), file("w.safetensors", 0), vec![0; 1024]].concat(),
+            [file("openweights.json", 0), vec![0; 512]].concat(),
+        ]
+    },
+    words: &["ustar", "openweights.json", "./", "../", "777777777777", "00000000000", "\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}"],
+};
+
+/// A key that has signed everything.
+struct Everything;
+
+impl Signer for Everything {
+    fn signed<'a>(&'a self, _: &'a [u8], _: &'a [u8]) -> futures_util::future::LocalBoxFuture<'a, Result<bool>> {
+        Box::pin(async { Ok(true) })
+    }
+}
+
+/// `model.sig`: the statement inside is what is fuzzed, and the bundle around it.
+pub const SIGNATURE: Target = Target {
+    name: "signature",
+    run: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let manifest = Manifest::parse(&(MANIFEST.seeds)()[0])?;
+        let check = |bundle: &str| block_on(signing::verify(bundle, "{}", &manifest, &Everything));
+        let der = "MAYCAQECAQE=";
+        let bundle = json!({"dsseEnvelope": {"payload": base64(bytes), "payloadType": "application/vnd.in-toto+json", "signatures": [{"sig": der}]}});
+        check(&bundle.to_string()).and_then(|()| check(&text)).or_else(|inner| match check(&text) {
+            Err(outer) if text.contains("dsseEnvelope") => Err(outer),
+            _ => Err(inner),
+        })
+    },
+    seeds: || {
+        let statement = json!({"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://model_signing/signature/v1.0",
+            "subject": [{"name": "m", "digest": {"sha256": "0".repeat(64)}}],
+            "predicate": {"serialization": {"method": "files"}, "resources": [{"name": "config.json", "algorithm": "sha256", "digest": "0".repeat(64)}]}});
+        let bundle = json!({"dsseEnvelope": {"payload": base64(statement.to_string().as_bytes()), "payloadType": "application/vnd.in-toto+json",
+            "signatures": [{"sig": "MAYCAQECAQE="}]}});
+        vec![statement.to_string().into_bytes(), bundle.to_string().into_bytes()]
+    },
+    words: &["MAYCAQECAQE=", "MEUCIQ", "\"sig\":\"", "\"payload\":\"", "====", "sha256", "[[", "{\"\":", "null"],
+};
+
+/// Base64, as bundles have it.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = |chunk: &[u8]| {
+        let bits = chunk.iter().chain([0; 2].iter()).take(3).fold(0, |bits, b| (bits << 8) | usize::from(*b));
+        (0..4).map(|i| if i <= chunk.len() { char::from(DIGITS[(bits >> (18 - 6 * i)) & 63]) } else { '=' }).collect::<String>()
+    };
+    bytes.chunks(3).map(digits).collect()
 }

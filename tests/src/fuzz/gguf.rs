@@ -32,8 +32,25 @@ impl Sink for Nowhere {
 }
 
 const WORDS: &[&str] = &[
-    "GGUF", "general.architecture", "general.alignment", "general.type", "adapter", "llama", "gemma3", "phi3", "gpt-oss", "bert", "lfm2", "split.count",
-    "tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.model", "rope_freqs.weight", ".lora_a", ".lora_b", "\u{0}\u{0}\u{0}\u{0}",
+    "GGUF",
+    "general.architecture",
+    "general.alignment",
+    "general.type",
+    "adapter",
+    "llama",
+    "gemma3",
+    "phi3",
+    "gpt-oss",
+    "bert",
+    "lfm2",
+    "split.count",
+    "tokenizer.ggml.tokens",
+    "tokenizer.ggml.merges",
+    "tokenizer.ggml.model",
+    "rope_freqs.weight",
+    ".lora_a",
+    ".lora_b",
+    "\u{0}\u{0}\u{0}\u{0}",
 ];
 
 /// A whole import: header, configuration, tokenizer, tensors.

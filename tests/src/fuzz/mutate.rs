@@ -57,7 +57,8 @@ fn put(out: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 
 /// The end of a piece from `at` on; short ones are more frequent.
 fn end(rng: &mut Rng, bytes: &[u8], at: usize) -> usize {
-    at + rng.below((bytes.len() - at).min(1 << rng.below(14)) + 1)
+    let most = (bytes.len() - at).min(1 << rng.below(14));
+    at + rng.below(most + 1)
 }
 
 /// A number at a border of something.

@@ -48,8 +48,20 @@ pub const TOKENIZER_JSON: Target = Target {
         "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"xx\"}",
         "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAAAA==\"}",
         "{\"type\":\"Prepend\",\"prepend\":\"\"}",
-        "{\"type\":\"NFKC\"}", "{\"type\":\"StripAccents\"}", "\"unk_id\":7", "\"byte_fallback\":true", "\"dropout\":0.5", "\"max_input_chars_per_word\":",
-        "\"stride\":", "\"length\":", "\\\\p{L}{900}", "(?=", "{1000}", "null", "[[", "{\"\":",
+        "{\"type\":\"NFKC\"}",
+        "{\"type\":\"StripAccents\"}",
+        "\"unk_id\":7",
+        "\"byte_fallback\":true",
+        "\"dropout\":0.5",
+        "\"max_input_chars_per_word\":",
+        "\"stride\":",
+        "\"length\":",
+        "\\\\p{L}{900}",
+        "(?=",
+        "{1000}",
+        "null",
+        "[[",
+        "{\"\":",
     ],
 };
 
@@ -75,9 +87,11 @@ fn tokenizers() -> Vec<Value> {
     let spaces = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
     let pieces = json!({"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
         {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]});
-    let bert = json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true});
+    let bert =
+        json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true});
     let words = json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": vocab});
-    let unigram = json!({"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": [["<unk>", 0.0], ["▁", -1.0], ["a", -2.0], ["ab", -2.5]]});
+    let unigram =
+        json!({"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab": [["<unk>", 0.0], ["▁", -1.0], ["a", -2.0], ["ab", -2.5]]});
     let level = json!({"type": "WordLevel", "unk_token": "[UNK]", "vocab": vocab});
     let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
     vec![
@@ -115,9 +129,44 @@ pub const TEMPLATE: Target = Target {
         small.iter().map(|s| s.as_bytes().to_vec()).chain(real.map(|p| std::fs::read(p).expect("a template"))).collect()
     },
     words: &[
-        "{{ ", " }}", "{% for i in range(99999) %}", "{% endfor %}", "{% if x %}", "{% endif %}", "{% set x = x ~ x %}", " * 99999999", "| center(999999999)",
-        "| indent(999999999)", "range(10**9)", "| list", "| join(',')", "| replace('', 'xxxxxxxx')", ".ljust(999999999)", "[", "(", "{", "not ", "-", " ~ ",
-        "| format(9)", "'%999999999d'", "| batch(1, 0)", "| slice(1000000000)", "| batch(1000000000, 1)", "| tojson(indent=999999999)", "** 99999999", "| sort", "| unique",
-        "{% macro f() %}", "{% endmacro %}", "f()", "{% raw %}", "{% endraw %}", "{%- generation %}", "loop(messages)", "| split('')", "| wordwrap(1)",
+        "{{ ",
+        " }}",
+        "{% for i in range(99999) %}",
+        "{% endfor %}",
+        "{% if x %}",
+        "{% endif %}",
+        "{% set x = x ~ x %}",
+        " * 99999999",
+        "| center(999999999)",
+        "| indent(999999999)",
+        "range(10**9)",
+        "| list",
+        "| join(',')",
+        "| replace('', 'xxxxxxxx')",
+        ".ljust(999999999)",
+        "[",
+        "(",
+        "{",
+        "not ",
+        "-",
+        " ~ ",
+        "| format(9)",
+        "'%999999999d'",
+        "| batch(1, 0)",
+        "| slice(1000000000)",
+        "| batch(1000000000, 1)",
+        "| tojson(indent=999999999)",
+        "** 99999999",
+        "| sort",
+        "| unique",
+        "{% macro f() %}",
+        "{% endmacro %}",
+        "f()",
+        "{% raw %}",
+        "{% endraw %}",
+        "{%- generation %}",
+        "loop(messages)",
+        "| split('')",
+        "| wordwrap(1)",
     ],
 };
