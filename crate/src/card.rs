@@ -58,8 +58,8 @@ impl Card {
         };
         let first = |keys: &[&str]| keys.iter().find_map(|key| string(key));
         let list = |key: &str| {
-            let values = metadata.strings(key).ok().flatten().unwrap_or_default();
-            values.iter().map(|v| Declared { value: v.clone(), source: key.into() }).collect::<Vec<_>>()
+            let values = metadata.strings(key).ok().flatten();
+            values.iter().flat_map(|all| all.iter()).map(|v| Declared { value: v.into(), source: key.into() }).collect::<Vec<_>>()
         };
         let numbered = |of: &str, part: &str| {
             let one = |i: usize| string(&format!("general.{of}.{i}.{part}"));

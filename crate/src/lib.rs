@@ -20,6 +20,7 @@ mod embed;
 pub mod engine;
 pub mod error;
 pub mod generate;
+mod json;
 pub mod layers;
 pub mod models;
 pub mod ops;

@@ -72,7 +72,7 @@ pub fn as_gguf(tokenizer: &Json, pre: Option<&str>) -> Metadata {
     if let Some((id, _)) = begin {
         set("bos_token_id", Value::Integer(id as i64));
     }
-    set("tokens", Value::Strings(tokens));
+    set("tokens", Value::Strings(tokens.iter().collect()));
     set("token_type", Value::Integers(types));
     metadata
 }

@@ -2,6 +2,7 @@
 //! of its own, so that `cargo test --test fuzz gguf` runs one; they take turns, since they share the allocator.
 
 use std::{
+    io::Write,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -23,9 +24,20 @@ fn fuzz(name: &str) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (seed, seconds) = (number("OPENWEIGHTS_FUZZ_SEED", 1), number("OPENWEIGHTS_FUZZ_SECONDS", 20));
     let report = driver::run(target, &HEAP, seed, Duration::from_secs(seconds));
-    let rate = report.executions / seconds.max(1);
-    println!("{name}: {} inputs in {seconds} s ({rate} a second), {} outcomes", report.executions, report.outcomes);
-    assert!(report.failures.is_empty(), "{name}:\n{}", report.failures.join("\n"));
+    let (peak, of) = report.peak;
+    let line = format!(
+        "fuzz {name}: {} inputs in {seconds} s from seed {seed}, {} outcomes, {} kept, most memory {} KiB (input {} KiB), slowest {} ms, {} failures\n",
+        report.executions,
+        report.outcomes,
+        report.kept,
+        peak >> 10,
+        of >> 10,
+        report.slowest.as_millis(),
+        report.failures.len()
+    );
+    // Not captured as what is printed by macros is: the totals belong in every log.
+    std::io::stderr().write_all(line.as_bytes()).expect("standard error");
+    assert!(report.failures.is_empty(), "{name}, from seed {seed}:\n{}", report.failures.join("\n"));
 }
 
 macro_rules! targets {

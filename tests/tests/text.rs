@@ -122,9 +122,9 @@ fn what_cannot_be_rebuilt_is_refused_by_name() {
         let tiny = [
             ("tokenizer.ggml.model", Value::String("gpt2".into())),
             ("tokenizer.ggml.pre", Value::String("smollm".into())),
-            ("tokenizer.ggml.tokens", Value::Strings(["a", "b", "ab", "<s>"].map(String::from).into())),
+            ("tokenizer.ggml.tokens", Value::Strings(["a", "b", "ab", "<s>"].into_iter().collect())),
             ("tokenizer.ggml.token_type", Value::Integers(vec![1, 1, 1, 3])),
-            ("tokenizer.ggml.merges", Value::Strings(vec!["a b".into()])),
+            ("tokenizer.ggml.merges", Value::Strings(["a b"].into_iter().collect())),
             ("tokenizer.ggml.bos_token_id", Value::Integer(3)),
             ("tokenizer.ggml.add_bos_token", Value::Bool(true)),
         ];

@@ -210,6 +210,17 @@ fn unknown_architectures_and_quantisations_are_named() {
 }
 
 #[test]
+fn sizes_and_counts_that_no_model_has_are_refused_before_they_cost_memory() {
+    for key in ["block_count", "attention.head_count", "embedding_length", "feed_forward_length", "vocab_size", "context_length"] {
+        let error = refused(|t| t.gguf.set(&format!("llama.{key}"), Value::Integer(1 << 25)));
+        expect(&error, "invalid_file", &format!("\"llama.{key}\" is 33554432; at most"));
+    }
+    let entries = (0..200_000).map(|i| (format!("{i:x}"), Value::Bool(true)));
+    expect(&refused(|t| t.gguf.metadata.extend(entries)), "invalid_file", "take more memory");
+    expect(&refused(|t| t.gguf.set("x", Value::Integers(vec![0; (4 << 20) - 1]))), "invalid_file", "take more memory");
+}
+
+#[test]
 fn missing_misshapen_and_unknown_tensors_are_named() {
     let name = "blk.1.attn_k.weight";
     expect(&refused(|t| t.gguf.tensors.retain(|t| t.name != name)), "invalid_file", "\"blk.1.attn_k.weight\" is missing");
@@ -309,7 +320,9 @@ fn bent(change: impl FnOnce(&mut serde_json::Value)) -> Error {
 #[test]
 fn bad_manifests_are_refused() {
     expect(&bent(|m| m["format"] = 2.into()), "unsupported_format", "format 2");
-    expect(&bent(|m| m["format"] = "one".into()), "invalid_file", "format");
+    expect(&bent(|m| m["format"] = "one".into()), "invalid_file", "one");
+    expect(&bent(|m| *m = serde_json::json!([1])), "invalid_file", "not a JSON object");
+    expect(&bent(|m| m["novelty"] = vec![0; 1 << 20].into()), "invalid_file", "more than are read");
     expect(&bent(|m| m["files"][0]["path"] = "../secret".into()), "invalid_file", "../secret");
     expect(&bent(|m| m["files"][1]["path"] = m["files"][0]["path"].clone()), "invalid_file", "twice");
     expect(&bent(|m| m["files"][0]["sha256"] = "abc".into()), "invalid_file", "sha256");

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::sizes::most;
 use crate::error::{Error, Result};
 
 /// A model's `config.json`.
@@ -20,7 +21,7 @@ impl<'a> Config<'a> {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
-    /// A positive integer that must be present, below 2^24: no model's size is larger, and none of a hostile file may be.
+    /// A positive integer that must be present, and not above [`most`].
     pub fn size(self, key: &str) -> Result<usize> {
         self.size_or_none(key)?.ok_or_else(|| Error::InvalidFile(format!("config.json has no {key:?}")))
     }
@@ -29,7 +30,8 @@ impl<'a> Config<'a> {
     pub fn size_or_none(self, key: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         match value.as_u64() {
-            Some(n) if n > 0 && n < 1 << 24 => Ok(Some(n as usize)),
+            Some(n) if n > 0 && n <= most(key) => Ok(Some(n as usize)),
+            Some(n) if n > 0 => Err(Error::InvalidFile(format!("config.json: {key:?} is {n}; at most {} are read", most(key)))),
             _ => Err(Error::InvalidFile(format!("config.json: {key:?} is {value}, not a positive integer"))),
         }
     }

@@ -1,14 +1,44 @@
 //! The tokenizer: a thin layer over Hugging Face's `tokenizers`, which reads every publisher's `tokenizer.json`.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use tokenizers::{
+    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, models::bpe::BPE, tokenizer::TokenizerImpl,
+};
+
 use crate::error::{Error, Result};
+use crate::json::Count;
 use crate::text::stream::Pieces;
 
-/// The part of `tokenizer.json` that streaming needs; the rest, megabytes of vocabulary, is skipped.
-#[derive(serde::Deserialize)]
-struct DecoderOnly {
+mod checks;
+
+/// What is looked at before `tokenizers` reads the file; megabytes of vocabulary are skipped.
+#[derive(Deserialize)]
+struct Outline<'a> {
     #[serde(default)]
-    decoder: serde_json::Value,
+    normalizer: Count,
+    #[serde(default)]
+    pre_tokenizer: Count,
+    #[serde(default)]
+    post_processor: Count,
+    #[serde(default)]
+    decoder: Count,
+    #[serde(borrow)]
+    model: Kind<'a>,
 }
+
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(rename = "type", borrow)]
+    name: Option<Cow<'a, str>>,
+}
+
+/// Most values of the parts around the vocabulary: `tokenizers` keeps each several times while it reads. Real ones have below 1000.
+const MOST_VALUES: usize = 1 << 14;
+
+/// A tokenizer of byte pairs.
+type Bpe = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// Text to token ids and back.
 pub struct Tokenizer {
@@ -21,8 +51,22 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let bad = |e: &dyn std::fmt::Display| Error::InvalidFile(format!("tokenizer.json: {e}"));
-        let DecoderOnly { decoder } = serde_json::from_slice(bytes).map_err(|e| bad(&e))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| bad(&e))?;
+        let outline: Outline<'_> = serde_json::from_slice(bytes).map_err(|e| bad(&e))?;
+        let parts = [outline.normalizer, outline.pre_tokenizer, outline.post_processor, outline.decoder];
+        let values: usize = parts.iter().map(|part| part.values).sum();
+        if values > MOST_VALUES {
+            return Err(bad(&format!("{values} values around the vocabulary; at most {MOST_VALUES} are read")));
+        }
+        let mut inner = match outline.model.name.as_deref() {
+            // A model whose kind is not known beforehand is kept three times over while it is read.
+            Some("BPE") => serde_json::from_slice::<Bpe>(bytes).map_err(|e| bad(&e))?.into(),
+            _ => tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| bad(&e))?,
+        };
+        let [processor, decoder] = [serde_json::to_value(inner.get_post_processor()), serde_json::to_value(inner.get_decoder())]
+            .map(|part| part.map_err(|e| bad(&e)));
+        let decoder = decoder?;
+        checks::part(&processor?)?;
+        checks::part(&decoder)?;
         // A file may ask to cut or pad every text; both would change a prompt silently.
         inner.with_truncation(None).map_err(|e| bad(&e))?;
         inner.with_padding(None);

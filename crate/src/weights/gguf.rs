@@ -19,7 +19,7 @@ mod rope;
 pub mod split;
 
 use cursor::{Cursor, Stop};
-pub use metadata::{Metadata, Value};
+pub use metadata::{Metadata, Strings, Value};
 pub use model::Model;
 
 use super::manifest::check_shape;
@@ -76,22 +76,30 @@ pub fn parse(prefix: &[u8], file_len: u64) -> Result<Parsed> {
     }
 }
 
+/// Fewest bytes of a metadata entry: key length, value type, a value of one byte.
+const ENTRY_LEN: u64 = 13;
+/// What a metadata entry takes in a map whose nodes are half full.
+const ENTRY: usize = 128;
+/// What a tensor takes: itself, its shape, its name in a set.
+const TENSOR: usize = size_of::<Tensor>() + 64;
+
 fn header(cursor: &mut Cursor, file_len: u64) -> Result<Header, Stop> {
     let version = version(cursor, file_len)?;
     let (tensor_count, metadata_count) = (cursor.u64()?, cursor.u64()?);
     let mut metadata = Metadata::default();
     for _ in 0..metadata_count {
+        cursor.claim(1, ENTRY_LEN, ENTRY)?;
         let key = cursor.string()?;
         let kind = cursor.u32()?;
-        let value = value(cursor, kind, &key)?;
-        if !metadata.insert(key.as_str(), value) {
+        let value = value(cursor, kind, key)?;
+        if !metadata.insert(key, value) {
             return Err(Error::InvalidFile(format!("GGUF metadata {key:?} occurs twice")).into());
         }
     }
     let alignment = alignment(&metadata)?;
     // A tensor entry takes at least 32 bytes: name length, dimension count, one dimension, type, offset.
-    cursor.require(tensor_count, 32)?;
-    let mut tensors = Vec::new();
+    cursor.claim(tensor_count, 32, TENSOR)?;
+    let mut tensors = Vec::with_capacity(tensor_count as usize);
     for _ in 0..tensor_count {
         tensors.push(tensor(cursor)?);
     }
@@ -132,7 +140,7 @@ fn value(cursor: &mut Cursor, kind: u32, key: &str) -> Result<Value, Stop> {
         0..=5 | 10 | 11 => Value::Integer(integer(cursor, kind, key)?),
         6 | 12 => Value::Float(float(cursor, kind)?),
         7 => Value::Bool(boolean(cursor, key)?),
-        8 => Value::String(cursor.string()?),
+        8 => Value::String(cursor.string()?.to_owned()),
         9 => array(cursor, key)?,
         _ => return Err(Error::InvalidFile(format!("GGUF metadata {key:?} has the unknown value type {kind}")).into()),
     })
@@ -143,19 +151,43 @@ const MOST_ELEMENTS: u64 = 1 << 22;
 
 fn array(cursor: &mut Cursor, key: &str) -> Result<Value, Stop> {
     let (kind, count) = (cursor.u32()?, cursor.u64()?);
-    cursor.require(count, smallest_size(kind, key)?)?;
+    let size = smallest_size(kind, key)?;
+    cursor.require(count, size)?;
     if count > MOST_ELEMENTS {
         return Err(
             Error::InvalidFile(format!("GGUF metadata {key:?} is an array of {count} elements, at most {MOST_ELEMENTS} are read")).into()
         );
     }
-    let each = 0..count;
     Ok(match kind {
-        6 | 12 => Value::Floats(each.map(|_| Ok(float(cursor, kind)? as f32)).collect::<Result<_, Stop>>()?),
-        7 => Value::Bools(each.map(|_| boolean(cursor, key)).collect::<Result<_, Stop>>()?),
-        8 => Value::Strings(each.map(|_| cursor.string()).collect::<Result<_, Stop>>()?),
-        _ => Value::Integers(each.map(|_| integer(cursor, kind, key)).collect::<Result<_, Stop>>()?),
+        6 | 12 => Value::Floats(list(cursor, count, size, |cursor| Ok(float(cursor, kind)? as f32))?),
+        7 => Value::Bools(list(cursor, count, size, |cursor| boolean(cursor, key))?),
+        8 => Value::Strings(strings(cursor, count)?),
+        _ => Value::Integers(list(cursor, count, size, |cursor| integer(cursor, kind, key))?),
     })
+}
+
+/// `count` elements of at least `size` bytes.
+fn list<T>(cursor: &mut Cursor, count: u64, size: u64, read: impl Fn(&mut Cursor) -> Result<T, Stop>) -> Result<Vec<T>, Stop> {
+    cursor.claim(count, size, size_of::<T>())?;
+    let mut list = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        list.push(read(cursor)?);
+    }
+    Ok(list)
+}
+
+/// Their length is found first, so that one text holds them all.
+fn strings(cursor: &mut Cursor, count: u64) -> Result<Strings, Stop> {
+    let mut ahead = cursor.clone();
+    let mut bytes = 0;
+    for _ in 0..count {
+        bytes += ahead.string()?.len();
+    }
+    let mut strings = Strings::with_capacity(count as usize, bytes);
+    for _ in 0..count {
+        strings.push(cursor.string()?);
+    }
+    Ok(strings)
 }
 
 /// Fewest bytes of an array element of type number `kind`.
@@ -206,14 +238,14 @@ fn tensor(cursor: &mut Cursor) -> Result<Tensor, Stop> {
     if !(1..=4).contains(&dimensions) {
         return Err(bad(format!("has {dimensions} dimensions; expected 1 to 4")).into());
     }
-    let mut shape = Vec::new();
+    let mut shape = Vec::with_capacity(dimensions as usize);
     for _ in 0..dimensions {
         shape.push(usize::try_from(cursor.u64()?).unwrap_or(usize::MAX));
     }
     shape.reverse();
-    check_shape(&name, &shape)?;
+    check_shape(name, &shape)?;
     let kind = cursor.u32()?;
-    let format = format(kind, &name)?;
+    let format = format(kind, name)?;
     let cols = shape[shape.len() - 1];
     let block = format.ggml().elements;
     if cols % block != 0 {
@@ -221,7 +253,7 @@ fn tensor(cursor: &mut Cursor) -> Result<Tensor, Stop> {
     }
     let rows: u64 = shape[..shape.len() - 1].iter().map(|&d| d as u64).product();
     let len = rows * format.ggml_row_bytes(cols) as u64;
-    Ok(Tensor { name, shape, format, offset: cursor.u64()?, len })
+    Ok(Tensor { name: name.to_owned(), shape, format, offset: cursor.u64()?, len })
 }
 
 /// The format of ggml's type number `kind`.

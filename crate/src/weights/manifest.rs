@@ -9,6 +9,7 @@ use super::store::is_sha256;
 use crate::{
     card::Card,
     error::{Error, Result},
+    json,
     quant::Format,
 };
 
@@ -41,6 +42,12 @@ pub struct Manifest {
     pub tensors: BTreeMap<String, TensorEntry>,
     /// Every file but this one.
     pub files: Vec<FileEntry>,
+}
+
+/// The version alone.
+#[derive(Deserialize)]
+struct Version {
+    format: Option<u64>,
 }
 
 /// What a package was made from.
@@ -94,17 +101,20 @@ impl Manifest {
     /// Reads and checks a manifest.
     pub fn parse(bytes: &[u8]) -> Result<Manifest> {
         let bad = |what: String| Error::InvalidFile(format!("{MANIFEST}: {what}"));
-        let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
-        match json.get("format").and_then(serde_json::Value::as_u64) {
-            Some(version) if version == u64::from(FORMAT) => {}
-            Some(version) if version > u64::from(FORMAT) => {
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(bad("not a JSON object".into()));
+        }
+        // What a newer format has besides is not known here.
+        match json::parse(MANIFEST, bytes, json::TYPED)? {
+            Version { format: Some(version) } if version == u64::from(FORMAT) => {}
+            Version { format: Some(version) } if version > u64::from(FORMAT) => {
                 return Err(Error::UnsupportedFormat(format!(
                     "{MANIFEST} has format {version}, this engine reads up to {FORMAT}: update openweights, or convert the model again"
                 )));
             }
             _ => return Err(bad(format!("\"format\" must be {FORMAT}"))),
         }
-        let manifest: Manifest = serde_json::from_value(json).map_err(|e| bad(e.to_string()))?;
+        let manifest: Manifest = json::parse(MANIFEST, bytes, json::TYPED)?;
         manifest.check()?;
         Ok(manifest)
     }

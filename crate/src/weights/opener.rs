@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    json,
     text::ChatTemplate,
 };
 
@@ -148,7 +149,7 @@ impl<'a> Opener<'a> {
         if let Some(commit) = &config.commit {
             source.pin(commit);
         }
-        let value: Value = serde_json::from_slice(&config.bytes).map_err(|e| Error::InvalidFile(format!("{CONFIG}: {e}")))?;
+        let value: Value = json::parse(CONFIG, &config.bytes, json::ANY)?;
         schemes::refuse(&value)?;
         let model_type = value.get("model_type").and_then(Value::as_str);
         (self.checks.known)(model_type.ok_or_else(|| Error::InvalidFile(format!("{CONFIG}: \"model_type\" is missing")))?)?;
@@ -184,7 +185,7 @@ impl<'a> Opener<'a> {
         let Some(index) = memory.files.get(INDEX) else {
             return Err(Error::NotFound(format!("{}: a checkpoint has {WEIGHTS} or {INDEX}", source.origin)));
         };
-        let index: Value = serde_json::from_slice(index).map_err(|e| Error::InvalidFile(format!("{INDEX}: {e}")))?;
+        let index: Value = json::parse(INDEX, index, json::ANY)?;
         let map = index.get("weight_map").and_then(Value::as_object);
         let mut names: Vec<&str> = map.into_iter().flatten().filter_map(|(_, file)| file.as_str()).collect();
         names.sort_unstable();
@@ -201,7 +202,7 @@ impl<'a> Opener<'a> {
     /// The weight files of Sentence Transformers' modules; their configurations go to `memory`.
     async fn modules(&self, source: &Source, memory: &mut Memory) -> Result<Vec<Opening<'a>>> {
         let Some(modules) = memory.files.get(MODULES) else { return Ok(Vec::new()) };
-        let modules: Value = serde_json::from_slice(modules).map_err(|e| Error::InvalidFile(format!("{MODULES}: {e}")))?;
+        let modules: Value = json::parse(MODULES, modules, json::ANY)?;
         let mut files = Vec::new();
         for module in modules.as_array().into_iter().flatten().take(MAX_MODULES) {
             let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();

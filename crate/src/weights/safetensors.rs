@@ -12,6 +12,7 @@ use super::{Checkpoint, Files, Part, TensorInfo, files::Listing, manifest, schem
 use crate::{
     card::Card,
     error::{Error, Result},
+    json,
     quant::Format,
 };
 
@@ -55,8 +56,7 @@ pub(super) async fn read_header(files: &dyn Files, file: &str, size: u64) -> Res
     if have < data_start {
         prefix.extend(files.read(file, have, (data_start - have) as usize).await?);
     }
-    let metadata: Metadata =
-        serde_json::from_slice(&prefix[8..data_start as usize]).map_err(|e| bad(format!("not a safetensors header: {e}")))?;
+    let metadata: Metadata = json::parse(&format!("{file:?}: safetensors header"), &prefix[8..data_start as usize], json::HEADER)?;
     let end = data_start + metadata.data_len() as u64;
     if end != size {
         return Err(Error::Integrity(format!("{file:?}: its tensors end at byte {end}, the file has {size} bytes")));
@@ -123,7 +123,7 @@ pub(super) async fn read_json(files: &dyn Files, listing: &Listing, name: &str) 
 pub(super) async fn read_json_value(files: &dyn Files, listing: &Listing, name: &str) -> Result<Option<Value>> {
     let Some(&size) = listing.get(name) else { return Ok(None) };
     let bytes = read_small(files, name, size).await?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::InvalidFile(format!("{name}: {e}")))
+    json::parse(name, &bytes, json::ANY).map(Some)
 }
 
 pub(super) async fn read_small(files: &dyn Files, name: &str, size: u64) -> Result<Vec<u8>> {

@@ -13,7 +13,10 @@ use super::{
     manifest::{MANIFEST, Manifest, hex, sha256_hex},
     trust::Signer,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    json,
+};
 
 /// The signature's file name within a package.
 pub const SIGNATURE: &str = "model.sig";
@@ -79,7 +82,11 @@ struct Resource {
 /// Fails unless `signer` has signed the manifest `text` and every file that it names.
 pub async fn verify(bundle: &str, text: &str, manifest: &Manifest, signer: &dyn Signer) -> Result<()> {
     let bad = |what: &str| Error::Integrity(format!("{SIGNATURE}: {what}"));
-    let Bundle { dsse_envelope: envelope } = serde_json::from_str(bundle).map_err(|e| bad(&e.to_string()))?;
+    let unreadable = |e: Error| match e {
+        Error::InvalidFile(what) => Error::Integrity(what),
+        other => other,
+    };
+    let Bundle { dsse_envelope: envelope } = json::parse(SIGNATURE, bundle.as_bytes(), json::TYPED).map_err(unreadable)?;
     let payload = base64::decode(&envelope.payload).map_err(|_| bad("its payload is not base64"))?;
     if envelope.payload_type != PAYLOAD {
         return Err(bad(&format!("its payload is {:?}, not {PAYLOAD}", envelope.payload_type)));
@@ -93,7 +100,7 @@ pub async fn verify(bundle: &str, text: &str, manifest: &Manifest, signer: &dyn 
         return Err(bad("the package is not signed with the key that this load demands"));
     }
     // Only now is it worth reading.
-    let statement: Statement = serde_json::from_slice(&payload).map_err(|e| bad(&e.to_string()))?;
+    let statement: Statement = json::parse(SIGNATURE, &payload, json::TYPED).map_err(unreadable)?;
     if statement.kind != STATEMENT || statement.predicate_type != PREDICATE || statement.predicate.serialization.method != "files" {
         return Err(Error::UnsupportedFormat(format!("{SIGNATURE} is no statement about files ({PREDICATE}): sign the package again")));
     }

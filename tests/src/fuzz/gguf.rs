@@ -1,22 +1,25 @@
-//! Targets: GGUF models, adapters, and the tokenizers rebuilt from their metadata.
+//! Targets: GGUF models, and the tokenizers rebuilt from their metadata.
 
-use arbitrary::Arbitrary;
-use arbitrary::Unstructured;
+use std::collections::HashSet;
+
+use arbitrary::{Arbitrary, Unstructured};
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream};
 use openweights::{
     Result,
-    quant::Format,
     text::gguf_tokenizer,
     weights::{
-        Sink,
-        files::Memory,
+        self, Sink,
         gguf::{Metadata, Value},
         import::{self, Options},
     },
 };
 
-use super::{Target, files::use_adapter, text::use_tokenizer};
-use crate::gguf_writer::{Gguf, GgufTensor, tiny_llama};
+use super::{Target, text::use_tokenizer};
+use crate::{
+    converter::to_gguf,
+    fixture,
+    gguf_writer::{GgufTensor, tiny_llama},
+};
 
 /// Takes everything and keeps nothing.
 struct Nowhere;
@@ -31,7 +34,7 @@ impl Sink for Nowhere {
     }
 }
 
-const WORDS: &[&str] = &[
+pub(super) const WORDS: &[&str] = &[
     "GGUF",
     "general.architecture",
     "general.alignment",
@@ -57,8 +60,7 @@ const WORDS: &[&str] = &[
 pub const GGUF: Target = Target {
     name: "gguf",
     run: |bytes| {
-        let chunks: Vec<Result<Vec<u8>>> = bytes.chunks(64 << 10).map(|c| Ok(c.to_vec())).collect();
-        let stream = stream::iter(chunks).boxed_local();
+        let stream = stream::iter(bytes.chunks(64 << 10).map(|c| Ok(c.to_vec()))).boxed_local();
         pollster::block_on(import::gguf(stream, bytes.len() as u64, Options::default(), &mut Nowhere, &mut |_, _| {})).map(drop)
     },
     seeds: || {
@@ -69,34 +71,38 @@ pub const GGUF: Target = Target {
         }
         let mut short = whole.clone();
         short.tensors.truncate(1);
-        [whole, with_tokenizer, short].iter().map(|gguf| gguf.to_bytes().1).collect()
+        let families = ["gemma3", "gpt2", "lfm2_conv", "mixtral_moe", "phi3_partial", "qwen2_tied", "bert_mean"].map(|name| {
+            let path = fixture(&format!("tiny/{name}"));
+            to_gguf(&weights::open(&path).unwrap_or_else(|e| panic!("{name}: {e}")))
+        });
+        [whole, with_tokenizer, short].iter().chain(&families).map(|gguf| gguf.to_bytes().1).collect()
     },
-    words: WORDS,
-};
-
-/// An adapter.
-pub const GGUF_LORA: Target = Target {
-    name: "gguf_lora",
-    run: |bytes| use_adapter(Memory { files: [("a.gguf".to_owned(), bytes.to_vec())].into() }),
-    seeds: || {
-        let text = |s: &str| Value::String(s.into());
-        let metadata = [
-            ("general.architecture", text("llama")),
-            ("general.type", text("adapter")),
-            ("adapter.type", text("lora")),
-            ("adapter.lora.alpha", Value::Float(16.0)),
-        ];
-        let tensor = |which: &str, shape: [u64; 2], format: Format, bytes: usize| GgufTensor {
-            name: format!("blk.0.attn_q.weight.lora_{which}"),
-            shape: shape.to_vec(),
-            kind: format.ggml().id,
-            data: vec![1; bytes],
+    heavy: || {
+        let with = |values: Vec<(String, Value)>| {
+            let mut gguf = tiny_llama().gguf;
+            gguf.metadata.extend(values);
+            gguf.to_bytes().1
         };
-        let of = |tensors| Gguf { version: 3, metadata: metadata.clone().map(|(k, v)| (k.to_owned(), v)).to_vec(), tensors };
-        let floats = of(vec![tensor("a", [2, 4], Format::F32, 32), tensor("b", [4, 2], Format::F16, 16)]);
-        let quantised = of(vec![tensor("a", [2, 32], Format::Q8_0, 68), tensor("b", [4, 2], Format::F32, 32)]);
-        vec![floats.to_bytes().1, quantised.to_bytes().1]
+        let entries = |n: usize| with((0..n).map(|i| (format!("{i:x}"), Value::Bool(true))).collect());
+        let one = |value: Value| with(vec![("x".into(), value)]);
+        let tensors = |n: usize| {
+            let mut gguf = tiny_llama().gguf;
+            let tensor = |i: usize| GgufTensor { name: format!("{i:x}"), shape: vec![1], kind: 0, data: vec![0; 4] };
+            gguf.tensors.extend((0..n).map(tensor));
+            gguf.to_bytes().1
+        };
+        let lists = [1 << 20, 2 << 20].into_iter().flat_map(|n| {
+            [
+                Value::Bools(vec![true; n]),
+                Value::Integers(vec![1; n]),
+                Value::Floats(vec![1.0; n]),
+                Value::Strings((0..n).map(|_| "").collect()),
+            ]
+        });
+        let counted = [20_000, 80_000, 400_000].into_iter().flat_map(|n| [entries(n), tensors(n)]);
+        counted.chain(lists.map(one)).collect()
     },
+    factor: 4,
     words: WORDS,
 };
 
@@ -111,6 +117,8 @@ struct Fields {
     ids: [Option<u8>; 6],
     other: Option<String>,
     types: bool,
+    /// Tokens that occur twice are left out.
+    distinct: bool,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -134,6 +142,7 @@ pub const GGUF_TOKENIZER: Target = Target {
             ids: [None; 6],
             other: None,
             types: false,
+            distinct: true,
         });
         let mut metadata = Metadata::default();
         for (key, value) in metadata_of(fields) {
@@ -144,6 +153,9 @@ pub const GGUF_TOKENIZER: Target = Target {
         use_tokenizer(&json)
     },
     seeds: || vec![vec![0; 100], (0..=255).cycle().take(700).collect(), vec![2; 400], vec![1; 1000], vec![b'a'; 500]],
+    heavy: Vec::new,
+    // As of `tokenizer.json`, which is made here.
+    factor: 12,
     words: &["▁", "##", "<0x0A>", "[UNK]", "Ġ", " ", "<|im_end|>", "\u{10ffff}"],
 };
 
@@ -159,10 +171,15 @@ fn tokenizer(kind: u8, count: u8) -> Vec<(String, Value)> {
         ids: [None, Some(2), None, None, None, None],
         other: None,
         types: true,
+        distinct: true,
     })
 }
 
-fn metadata_of(fields: Fields) -> Vec<(String, Value)> {
+fn metadata_of(mut fields: Fields) -> Vec<(String, Value)> {
+    if fields.distinct {
+        let mut seen = HashSet::new();
+        fields.tokens.retain(|t| seen.insert(base(t.base) + &t.text));
+    }
     let texts: Vec<String> = fields.tokens.iter().map(|t| base(t.base) + &t.text).collect();
     let text = |i: u8| texts.get(usize::from(i) % texts.len().max(1)).cloned().unwrap_or_default();
     let merges = fields.merges.iter().map(|&(a, b)| format!("{} {}", text(a), text(b))).collect();
@@ -172,7 +189,7 @@ fn metadata_of(fields: Fields) -> Vec<(String, Value)> {
         ("pre", Value::String(pres[usize::from(fields.pre % 8)].into())),
         ("merges", Value::Strings(merges)),
         ("scores", Value::Floats(fields.tokens.iter().map(|t| t.score).collect())),
-        ("tokens", Value::Strings(texts)),
+        ("tokens", Value::Strings(texts.iter().collect())),
     ];
     if fields.types {
         out.push(("token_type", Value::Integers(fields.tokens.iter().map(|t| i64::from(t.kind % 8)).collect())));

@@ -2,8 +2,10 @@
 
 use crate::rng::Rng;
 
-/// Longest input that is made; what needs more is a case of its own.
-const LONGEST: usize = 256 << 10;
+/// Longest input that is bent further.
+pub const LONGEST: usize = 512 << 10;
+/// Length up to which a piece is repeated now and then, to find what takes many times its own memory.
+const LONG: usize = 4 << 20;
 
 /// `input` with one to eight changes; pieces come from `other` and from `words`.
 pub fn mutated(rng: &mut Rng, input: &[u8], other: &[u8], words: &[&str]) -> Vec<u8> {
@@ -11,6 +13,12 @@ pub fn mutated(rng: &mut Rng, input: &[u8], other: &[u8], words: &[&str]) -> Vec
     for _ in 0..1 << rng.below(4) {
         change(rng, &mut out, other, words);
         out.truncate(LONGEST);
+    }
+    if rng.below(4096) == 0 {
+        let at = rng.below(out.len() + 1);
+        let piece = out[at..at + (out.len() - at).min(1 + rng.below(64))].to_vec();
+        let times = rng.below(LONG) / piece.len().max(1);
+        put(&mut out, at, &piece.repeat(times));
     }
     out
 }

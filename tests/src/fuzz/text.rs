@@ -8,7 +8,7 @@ use openweights::{
 };
 use serde_json::{Value, json};
 
-use super::Target;
+use super::{Target, long_json};
 use crate::fixture;
 
 const SAMPLE: &str = "Hello wörld, it's 12 345 o'clock<|im_end|>\n\n  日本 \u{1F600} [UNK] ab abc aab";
@@ -32,6 +32,24 @@ pub const TOKENIZER_JSON: Target = Target {
     name: "tokenizer_json",
     run: use_tokenizer,
     seeds: || tokenizers().iter().map(|json| json.to_string().into_bytes()).collect(),
+    heavy: || {
+        let long = |n: usize| {
+            // Every number but those of one digit is made of its first digit and the others.
+            let merges: Vec<_> =
+                (16..n).map(|i| format!("{i:x}")).filter(|t| !t[1..].starts_with('0')).map(|t| json!([t[..1], t[1..]])).collect();
+            let vocab: serde_json::Map<_, _> = (0..n).map(|i| (format!("{i:x}"), i.into())).collect();
+            let added: Vec<_> = (0..n / 16).map(|i| special((n + i) as u32, &format!("<{i:x}>"))).collect();
+            let mut json = tokenizers().remove(0);
+            (json["model"]["vocab"], json["model"]["merges"], json["added_tokens"]) = (vocab.into(), merges.into(), added.into());
+            json.to_string().into_bytes()
+        };
+        let good = tokenizers().remove(0).to_string();
+        let elsewhere = long_json(|json| good.replace("\"normalizer\":null", &format!("\"normalizer\":{json}")));
+        [1000, 50_000, 250_000].map(long).into_iter().chain(elsewhere).collect()
+    },
+    // The tables of `tokenizers` take that, most of all while it reads them: 4.5 to 6.9 bytes for each of a real file's, 10.4 for the
+    // shortest tokens that can be.
+    factor: 12,
     words: &[
         "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":9}",
         "{\"type\":\"Fuse\"}",
@@ -128,6 +146,8 @@ pub const TEMPLATE: Target = Target {
         let real = real.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "jinja"));
         small.iter().map(|s| s.as_bytes().to_vec()).chain(real.map(|p| std::fs::read(p).expect("a template"))).collect()
     },
+    heavy: Vec::new,
+    factor: 4,
     words: &[
         "{{ ",
         " }}",

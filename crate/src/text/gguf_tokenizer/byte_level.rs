@@ -102,7 +102,7 @@ pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> 
 fn merges(metadata: &Metadata) -> Result<Vec<(&str, &str)>> {
     let key = "tokenizer.ggml.merges";
     let merges = metadata.strings(key)?.ok_or_else(|| Error::InvalidFile(format!("GGUF metadata {key:?} is missing")))?;
-    let pair = |(at, merge): (usize, &'_ String)| match merge.split_once(' ') {
+    let pair = |(at, merge): (usize, &str)| match merge.split_once(' ') {
         Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => Ok(()),
         _ => Err(Error::InvalidFile(format!("GGUF metadata {key:?}: entry {at} is {merge:?}, not two tokens"))),
     };

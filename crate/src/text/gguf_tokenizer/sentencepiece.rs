@@ -71,7 +71,7 @@ fn merges<'a>(metadata: &Metadata, vocabulary: &Vocabulary<'a>) -> Result<Vec<(&
         return Err(Error::InvalidFile(format!("GGUF tokenizer: {tokens} tokens and {scores} scores, which must be numbers")));
     }
     let ordinary = vocabulary.tokens.iter().zip(&vocabulary.types).enumerate().filter(|(_, (_, kind))| **kind == NORMAL);
-    let ordinary: Vec<(usize, &'a str)> = ordinary.map(|(id, (token, _))| (id, token.as_str())).collect();
+    let ordinary: Vec<(usize, &'a str)> = ordinary.map(|(id, (token, _))| (id, token)).collect();
     // Every part of every token is looked up. Real vocabularies stay far below.
     if ordinary.iter().map(|(_, token)| token.len().saturating_mul(token.len())).fold(0, usize::saturating_add) > 1 << 28 {
         return Err(Error::InvalidFile("GGUF tokenizer: the tokens are too long".into()));

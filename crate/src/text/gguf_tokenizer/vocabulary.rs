@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::weights::gguf::Metadata;
+use crate::weights::gguf::{Metadata, Strings};
 
 /// Token types of `tokenizer.ggml.token_type`; 5 is an unused one.
 pub(super) const NORMAL: i32 = 1;
@@ -18,7 +18,7 @@ pub(super) const BYTE: i32 = 6;
 /// Tokens by id.
 #[derive(Clone)]
 pub(super) struct Vocabulary<'a> {
-    pub tokens: &'a [String],
+    pub tokens: &'a Strings,
     pub types: Vec<i32>,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Vocabulary<'a> {
     pub fn added_tokens(&self) -> Vec<Value> {
         let added = self.types.iter().enumerate().filter(|(_, kind)| matches!(**kind, UNKNOWN | CONTROL | USER_DEFINED));
         let describe = |(id, &kind): (usize, &i32)| {
-            json!({"id": id, "content": self.tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
+            json!({"id": id, "content": self.tokens.get(id), "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": kind != USER_DEFINED})
         };
         added.map(describe).collect()

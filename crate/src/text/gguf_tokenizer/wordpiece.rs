@@ -17,7 +17,7 @@ pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> 
         let published = match token.strip_prefix('▁') {
             Some(word) => word.to_owned(),
             // Older files leave these as they are.
-            None if *kind == CONTROL || token.starts_with("[unused") => token.clone(),
+            None if *kind == CONTROL || token.starts_with("[unused") => token.to_owned(),
             None => format!("##{token}"),
         };
         if let Some(first) = vocab.insert(published, id.into()) {
@@ -42,7 +42,7 @@ fn lowercase(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Value> 
     if let Some(lowercase) = metadata.bool(key)? {
         return Ok(lowercase.into());
     }
-    let capitals = |(token, kind): (&String, &i32)| *kind != CONTROL && token.chars().any(|c| c.is_ascii_uppercase());
+    let capitals = |(token, kind): (&str, &i32)| *kind != CONTROL && token.chars().any(|c| c.is_ascii_uppercase());
     match vocabulary.tokens.iter().zip(&vocabulary.types).find(|pair| capitals(*pair)) {
         Some((token, _)) => Err(Error::UnsupportedFormat(format!("GGUF metadata {key:?} is missing, and a token is {token:?}"))),
         None => Ok(true.into()),

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::CONFIG;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    json,
+};
 
 /// Settings that do not change what a trained adapter computes: about training, bookkeeping, or which modules have
 /// tensors, which the file of tensors says itself.
@@ -50,7 +53,7 @@ pub struct Lora {
 impl Lora {
     /// Reads and checks it.
     pub fn parse(bytes: &[u8]) -> Result<Lora> {
-        let json: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| Error::InvalidFile(format!("{CONFIG}: {e}")))?;
+        let json: Map<String, Value> = json::parse(CONFIG, bytes, json::ANY)?;
         match json.get("peft_type").and_then(Value::as_str) {
             Some("LORA") => {}
             Some(other) => return Err(Error::UnsupportedFormat(format!("{CONFIG}: \"peft_type\" is {other:?}; \"LORA\" is read"))),

@@ -18,15 +18,20 @@ impl From<Error> for Stop {
 }
 
 /// A position in the first bytes of a file whose length is known.
+#[derive(Clone)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     file_len: u64,
     at: usize,
+    claimed: u64,
 }
+
+/// Bytes that a header may take in memory beyond twice its own.
+const MOST_CLAIMED: u64 = 12 << 20;
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8], file_len: u64) -> Self {
-        Cursor { bytes, file_len, at: 0 }
+        Cursor { bytes, file_len, at: 0, claimed: 0 }
     }
 
     /// Byte offset of what is read next.
@@ -53,6 +58,17 @@ impl<'a> Cursor<'a> {
         if end > self.bytes.len() as u64 { Err(Stop::More(end)) } else { Ok(()) }
     }
 
+    /// As [`Cursor::require`], and that what they become, `each` bytes besides their text, is no more than a header may take.
+    pub(super) fn claim(&mut self, count: u64, size: u64, each: usize) -> Result<(), Stop> {
+        self.require(count, size)?;
+        self.claimed = self.claimed.saturating_add(count.saturating_mul(each as u64));
+        if self.claimed > self.at as u64 + count * size + MOST_CLAIMED {
+            let at = self.at;
+            return Err(Error::InvalidFile(format!("GGUF header: the {count} entries at byte {at} take more memory than is given")).into());
+        }
+        Ok(())
+    }
+
     pub(super) fn take(&mut self, count: u64) -> Result<&'a [u8], Stop> {
         self.require(count, 1)?;
         let start = self.at;
@@ -74,12 +90,10 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    pub(super) fn string(&mut self) -> Result<String, Stop> {
+    pub(super) fn string(&mut self) -> Result<&'a str, Stop> {
         let at = self.at;
         let len = self.u64()?;
         let bytes = self.take(len)?;
-        let text =
-            std::str::from_utf8(bytes).map_err(|_| Error::InvalidFile(format!("GGUF header: the string at byte {at} is not UTF-8")))?;
-        Ok(text.to_owned())
+        std::str::from_utf8(bytes).map_err(|_| Error::InvalidFile(format!("GGUF header: the string at byte {at} is not UTF-8")).into())
     }
 }

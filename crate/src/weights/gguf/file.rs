@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Header, Metadata, Value, architecture::Dim, rope};
+use super::{Header, Metadata, Strings, Value, architecture::Dim, rope};
 use crate::error::{Error, Result};
 
 /// A header as its architecture sees it.
@@ -64,10 +64,11 @@ impl<'a> File<'a> {
         self.header.tensors.iter().any(|t| t.name == name)
     }
 
-    /// A positive integer, if present.
+    /// A positive integer, if present, and not above [`most`].
     pub fn size(&self, key: &str) -> Result<Option<u64>> {
         match self.metadata().u32(&self.key(key))? {
             Some(0) => Err(self.bad(key, "is 0")),
+            Some(n) if n > most(key) => Err(self.bad(key, &format!("is {n}; at most {} are read", most(key)))),
             other => Ok(other.map(u64::from)),
         }
     }
@@ -228,7 +229,7 @@ impl<'a> File<'a> {
             kv_heads: self.kv_heads()?.unwrap_or(heads),
             head_dim,
             context: self.need_size("context_length")?,
-            experts: self.metadata().u32(&self.key("expert_count"))?.unwrap_or(0).into(),
+            experts: if self.metadata().u32(&self.key("expert_count"))? == Some(0) { 0 } else { self.size("expert_count")?.unwrap_or(0) },
             expert_inner: self.size("expert_feed_forward_length")?.unwrap_or(inner),
         };
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
@@ -243,11 +244,21 @@ impl<'a> File<'a> {
         if self.size("attention.value_length")?.is_some_and(|n| n != head_dim) {
             return Err(self.unsupported("attention.value_length", &format!("differs from the key's {head_dim} elements")));
         }
-        let tokens = self.metadata().strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len) as u64;
+        let tokens = self.metadata().strings("tokenizer.ggml.tokens")?.map_or(0, Strings::len) as u64;
         if tokens > sizes.vocab {
             return Err(Error::InvalidFile(format!("GGUF metadata: {tokens} tokens are listed, the model has {}", sizes.vocab)));
         }
         Ok(sizes)
+    }
+}
+
+/// The most that a size may be: several times what any model has, and little enough to allocate in proportion to.
+fn most(key: &str) -> u32 {
+    match key {
+        "block_count" | "attention.head_count" | "attention.head_count_kv" | "attention.key_length" | "attention.value_length" => 1 << 10,
+        "expert_count" | "expert_used_count" => 1 << 12,
+        "embedding_length" | "feed_forward_length" | "expert_feed_forward_length" => 1 << 18,
+        _ => 1 << 24,
     }
 }
 

@@ -22,7 +22,60 @@ pub enum Value {
     /// An array of booleans.
     Bools(Vec<bool>),
     /// An array of strings.
-    Strings(Vec<String>),
+    Strings(Strings),
+}
+
+/// Many strings in one text: vocabularies have hundreds of thousands.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Strings {
+    text: String,
+    /// Where each ends.
+    ends: Vec<u32>,
+}
+
+impl Strings {
+    /// Room for `count` strings, `bytes` in all.
+    pub(super) fn with_capacity(count: usize, bytes: usize) -> Strings {
+        Strings { text: String::with_capacity(bytes), ends: Vec::with_capacity(count) }
+    }
+
+    pub(super) fn push(&mut self, string: &str) {
+        self.text.push_str(string);
+        // A header is shorter than 2^32 bytes.
+        self.ends.push(self.text.len() as u32);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// One of them.
+    pub fn get(&self, index: usize) -> Option<&str> {
+        self.ends.get(index).map(|end| &self.text[self.start(index)..*end as usize])
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        self.ends.iter().enumerate().map(|(index, end)| &self.text[self.start(index)..*end as usize])
+    }
+
+    fn start(&self, index: usize) -> usize {
+        index.checked_sub(1).map_or(0, |before| self.ends[before] as usize)
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<S> for Strings {
+    fn from_iter<T: IntoIterator<Item = S>>(strings: T) -> Strings {
+        let mut all = Strings::default();
+        strings.into_iter().for_each(|string| all.push(string.as_ref()));
+        all
+    }
 }
 
 impl Value {
@@ -96,9 +149,9 @@ impl Metadata {
     }
 
     /// An array of strings.
-    pub fn strings(&self, key: &str) -> Result<Option<&[String]>> {
+    pub fn strings(&self, key: &str) -> Result<Option<&Strings>> {
         self.typed(key, "an array of strings", |v| match v {
-            Value::Strings(s) => Some(s.as_slice()),
+            Value::Strings(s) => Some(s),
             _ => None,
         })
     }
@@ -128,5 +181,18 @@ impl Metadata {
                 other => format!("GGUF metadata {key:?} is {}, expected {wanted}", other.kind()),
             })),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_lie_in_one_text_and_come_out_again() {
+        let list = ["", "a", "", "é▁", ""];
+        let strings: Strings = list.into_iter().collect();
+        assert_eq!(strings.iter().collect::<Vec<_>>(), list);
+        assert_eq!((strings.get(3), strings.get(5), strings.len(), strings.is_empty()), (Some("é▁"), None, 5, false));
     }
 }

@@ -1,6 +1,6 @@
 //! A GGUF file in transformers' terms: its configuration, and what each tensor becomes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -52,7 +52,8 @@ impl Model {
         for tensor in &header.tensors {
             model.conversion(tensor)?;
         }
-        match model.conversions.iter().find(|(name, conversion)| conversion.required && !file.has(name)) {
+        let names: HashSet<&str> = header.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        match model.conversions.iter().find(|(name, conversion)| conversion.required && !names.contains(name.as_str())) {
             Some((name, _)) => Err(Error::InvalidFile(format!("GGUF tensor {name:?} is missing"))),
             None => Ok(model),
         }
