@@ -106,105 +106,78 @@ pub const GGUF: Target = Target {
     words: WORDS,
 };
 
-/// A vocabulary of any tokens, with types, scores and merges that may or may not fit.
-#[derive(Debug, Arbitrary)]
+/// How a vocabulary is described, true or not.
+#[derive(Debug, Clone, Copy, Default, Arbitrary)]
 struct Fields {
     kind: u8,
     pre: u8,
-    tokens: Vec<Token>,
-    merges: Vec<(u8, u8)>,
+    /// So many pairs of tokens are merged.
+    merges: u8,
     flags: [Option<bool>; 4],
     ids: [Option<u8>; 6],
-    other: Option<String>,
+    /// Ids are those of tokens, tokens occur once: half of all go on.
+    fit: bool,
     types: bool,
-    /// Tokens that occur twice are left out.
-    distinct: bool,
-}
-
-#[derive(Debug, Arbitrary)]
-struct Token {
-    text: String,
-    base: u8,
-    kind: u8,
-    score: f32,
 }
 
 /// A tokenizer from any metadata: rebuilt, read by `tokenizers`, used.
 pub const GGUF_TOKENIZER: Target = Target {
     name: "gguf_tokenizer",
     run: |bytes| {
-        let fields: Fields = Unstructured::new(bytes).arbitrary().unwrap_or_else(|_| Fields {
-            kind: bytes.first().copied().unwrap_or(0),
-            pre: 0,
-            tokens: Vec::new(),
-            merges: Vec::new(),
-            flags: [None; 4],
-            ids: [None; 6],
-            other: None,
-            types: false,
-            distinct: true,
-        });
+        let mut source = Unstructured::new(bytes);
+        let fields = source.arbitrary().unwrap_or_default();
         let mut metadata = Metadata::default();
-        for (key, value) in metadata_of(fields) {
+        for (key, value) in metadata_of(fields, source.take_rest()) {
             metadata.insert(key, value);
         }
-        let (json, config) = gguf_tokenizer::build(&metadata)?;
-        openweights::text::ChatTemplate::from_config(&config)?;
+        let (json, _) = gguf_tokenizer::build(&metadata)?;
         use_tokenizer(&json)
     },
     seeds: || vec![vec![0; 100], (0..=255).cycle().take(700).collect(), vec![2; 400], vec![1; 1000], vec![b'a'; 500]],
     heavy: Vec::new,
     // As of `tokenizer.json`, which is made here.
     factor: 12,
-    words: &["▁", "##", "<0x0A>", "[UNK]", "Ġ", " ", "<|im_end|>", "\u{10ffff}"],
+    words: &["abc", "aAbB", "\u{1}\u{1}\u{1}", "\u{0}\u{1}\u{2}\u{3}", "ZZ[", "^_`"],
 };
 
 /// A plain vocabulary of `count` tokens of the kind `kind`.
 fn tokenizer(kind: u8, count: u8) -> Vec<(String, Value)> {
-    let tokens = (0..count).map(|i| Token { text: String::new(), base: i, kind: 1, score: 0.0 }).collect();
-    metadata_of(Fields {
-        kind,
-        pre: 0,
-        tokens,
-        merges: vec![(0, 1), (2, 3)],
-        flags: [None; 4],
-        ids: [None, Some(2), None, None, None, None],
-        other: None,
-        types: true,
-        distinct: true,
-    })
+    let tokens: Vec<u8> = (0..count).flat_map(|i| [i, 0xff, 1]).collect();
+    metadata_of(Fields { kind, merges: 2, ids: [None, Some(2), None, None, None, None], types: true, ..Fields::default() }, &tokens)
 }
 
-fn metadata_of(mut fields: Fields) -> Vec<(String, Value)> {
-    if fields.distinct {
+/// Metadata with the tokens in `bytes`, three bytes each: two pieces and a type. The first of them also say what is merged.
+fn metadata_of(fields: Fields, bytes: &[u8]) -> Vec<(String, Value)> {
+    let mut tokens: Vec<(String, u8)> = bytes.chunks_exact(3).map(|t| (piece(t[0]) + &piece(t[1]), t[2])).collect();
+    if fields.fit {
         let mut seen = HashSet::new();
-        fields.tokens.retain(|t| seen.insert(base(t.base) + &t.text));
+        tokens.retain(|(text, _)| seen.insert(text.clone()));
     }
-    let texts: Vec<String> = fields.tokens.iter().map(|t| base(t.base) + &t.text).collect();
-    let text = |i: u8| texts.get(usize::from(i) % texts.len().max(1)).cloned().unwrap_or_default();
-    let merges = fields.merges.iter().map(|&(a, b)| format!("{} {}", text(a), text(b))).collect();
+    let text = |i: u8| tokens.get(usize::from(i) % tokens.len().max(1)).map_or("", |(text, _)| text);
+    let merges = bytes.chunks_exact(2).take(fields.merges.into()).map(|pair| format!("{} {}", text(pair[0]), text(pair[1])));
     let pres = ["gpt-2", "default", "llama-bpe", "qwen2", "tekken", "deepseek-v3", "?", "smollm"];
+    // SentencePiece has one name only.
+    let pre = if fields.fit && fields.kind % 4 == 1 { 1 } else { usize::from(fields.pre % 8) };
     let mut out = vec![
         ("model", Value::String(["gpt2", "llama", "bert", "?"][usize::from(fields.kind % 4)].into())),
-        ("pre", Value::String(pres[usize::from(fields.pre % 8)].into())),
-        ("merges", Value::Strings(merges)),
-        ("scores", Value::Floats(fields.tokens.iter().map(|t| t.score).collect())),
-        ("tokens", Value::Strings(texts.iter().collect())),
+        ("pre", Value::String(pres[pre].into())),
+        ("merges", Value::Strings(merges.collect())),
+        ("scores", Value::Floats(tokens.iter().map(|(_, kind)| f32::from(*kind) - 99.0).collect())),
+        ("tokens", Value::Strings(tokens.iter().map(|(text, _)| text).collect())),
     ];
     if fields.types {
-        out.push(("token_type", Value::Integers(fields.tokens.iter().map(|t| i64::from(t.kind % 8)).collect())));
+        out.push(("token_type", Value::Integers(tokens.iter().map(|(_, kind)| i64::from(kind % 8)).collect())));
     }
     let flags = ["add_bos_token", "add_eos_token", "add_space_prefix", "normalizer.lowercase"];
     out.extend(flags.into_iter().zip(fields.flags).filter_map(|(key, flag)| Some((key, Value::Bool(flag?)))));
     let ids = ["bos_token_id", "eos_token_id", "unknown_token_id", "cls_token_id", "seperator_token_id", "padding_token_id"];
-    out.extend(ids.into_iter().zip(fields.ids).filter_map(|(key, id)| Some((key, Value::Integer(id?.into())))));
-    let mut out: Vec<_> = out.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect();
-    out.extend(fields.other.map(|template| ("tokenizer.chat_template".to_owned(), Value::String(template))));
-    out
+    let id = |id: u8| if fields.fit { usize::from(id) % tokens.len().max(1) } else { id.into() };
+    out.extend(ids.into_iter().zip(fields.ids).filter_map(|(key, given)| Some((key, Value::Integer(id(given?) as i64)))));
+    out.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect()
 }
 
-/// Beginnings of tokens: letters, bytes, marks.
-fn base(kind: u8) -> String {
+/// Pieces of tokens: letters, bytes, marks.
+fn piece(kind: u8) -> String {
     match kind {
         0..26 => char::from(b'a' + kind).to_string(),
         26..52 => format!("▁{}", char::from(b'a' + kind - 26)),
