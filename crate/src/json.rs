@@ -31,7 +31,7 @@ pub(crate) const HEADER: Cost = Cost { value: 128, map: 0 };
 pub(crate) fn parse<T: DeserializeOwned>(name: &str, text: &[u8], cost: Cost) -> Result<T> {
     let bad = |e| Error::InvalidFile(format!("{name}: {e}"));
     let Count { values, maps } = serde_json::from_slice(text).map_err(bad)?;
-    if values * cost.value + maps * cost.map > MOST + 2 * text.len() {
+    if values.saturating_mul(cost.value).saturating_add(maps.saturating_mul(cost.map)) > MOST + 2 * text.len() {
         return Err(Error::InvalidFile(format!("{name}: {values} values in {} bytes are more than are read", text.len())));
     }
     serde_json::from_slice(text).map_err(bad)
