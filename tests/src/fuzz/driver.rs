@@ -27,7 +27,7 @@ use crate::{fixture, rng::Rng};
 
 /// Bytes that an input may have live at once, besides four for each of its own.
 pub const MOST_MEMORY: usize = 16 << 20;
-/// What one input may take.
+/// What one input may take, and as long again for each of its MiB beyond the first: tests run beside other work.
 pub const MOST_TIME: Duration = Duration::from_secs(2);
 /// After this an input is taken to hang: the process ends, its input is in the file `<target>-running`.
 const HANGS: u64 = 30;
@@ -134,9 +134,10 @@ impl Fuzzer<'_> {
         self.note(input).expect("a file that can be written");
         self.report.executions += 1;
         let (outcome, mut took, peak) = self.measure(input);
+        let most_time = MOST_TIME * (input.len() >> 20).max(1) as u32;
         // The machine may have been busy with something else.
         for _ in 0..2 {
-            if took > MOST_TIME {
+            if took > most_time {
                 took = took.min(self.measure(input).1);
             }
         }
@@ -145,7 +146,7 @@ impl Fuzzer<'_> {
         let most = self.target.factor * input.len() + MOST_MEMORY;
         let said = match &outcome {
             Err(panic) => format!("panicked: {}", words_of(&**panic)),
-            Ok(_) if took > MOST_TIME => format!("took {took:?}"),
+            Ok(_) if took > most_time => format!("took {took:?}"),
             Ok(_) if peak > most => format!("had {peak} bytes allocated, {most} are allowed"),
             Ok(outcome) => return self.outcomes.insert(skeleton(outcome)),
         };
