@@ -45,6 +45,23 @@ fn real_templates_render_as_jinja2_does() {
     println!("{texts} prompts, {refusals} refusals");
 }
 
+/// What stops a hostile template must not stop a long conversation.
+#[test]
+fn long_conversations_render() {
+    for (count, words) in [(1000, 2500), (10_000, 25)] {
+        let role = |at: usize| if at.is_multiple_of(2) { "user" } else { "assistant" };
+        let messages: Value = (0..count).map(|at| value!({"role": role(at), "content": "abc ".repeat(words)})).collect();
+        for entry in json("templates/golden.json")["templates"].as_array().expect("templates") {
+            let variables = serde_json::Map::from_iter([("messages".to_owned(), messages.clone())]);
+            let start = std::time::Instant::now();
+            let rendered = template(entry).render_with(variables, RenderOptions { add_generation_prompt: true, now: Some(0) });
+            println!("{count} messages, {}: {:?}", entry["name"], start.elapsed());
+            let length = rendered.unwrap_or_else(|e| panic!("{count} messages, {}: {e}", entry["name"])).len();
+            assert!(length > count * (4 * words - 1), "{}: {length} bytes", entry["name"]);
+        }
+    }
+}
+
 #[test]
 fn what_has_no_messages_is_refused() {
     let template = ChatTemplate::from_config(&value!({"chat_template": "{{ messages }}"})).expect("it compiles").expect("there is one");

@@ -8,19 +8,17 @@ use serde_json::ser::{Formatter, PrettyFormatter};
 
 /// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`, which transformers puts in place of Jinja's own
 /// filter (that one escapes HTML).
-pub(super) fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, minijinja::Error> {
+pub(super) fn tojson(value: &Value, kwargs: &Kwargs, out: &mut impl io::Write) -> Result<(), minijinja::Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     if kwargs.get::<Option<bool>>("ensure_ascii")? == Some(true) {
         return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "tojson: ensure_ascii is not known"));
     }
     kwargs.assert_all_used()?;
-    let spaces = vec![b' '; indent.unwrap_or(0).min(16)];
-    let pretty = indent.map(|_| PrettyFormatter::with_indent(&spaces));
-    let mut out = Vec::new();
+    let spaces = [b' '; 16];
+    let pretty = indent.map(|indent| PrettyFormatter::with_indent(&spaces[..indent.min(16)]));
     value
-        .serialize(&mut serde_json::Serializer::with_formatter(&mut out, Python { pretty }))
-        .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, "tojson").with_source(e))?;
-    Ok(Value::from(String::from_utf8_lossy(&out).into_owned()))
+        .serialize(&mut serde_json::Serializer::with_formatter(out, Python { pretty }))
+        .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, format!("tojson: {e}")))
 }
 
 /// Indented, or on one line with a space after `,` and `:`.

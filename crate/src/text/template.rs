@@ -1,27 +1,43 @@
 //! Chat templates: a conversation becomes the prompt that the model was trained on.
 //!
 //! Templates are Jinja, run as transformers runs them (`trim_blocks`, `lstrip_blocks`, loop controls, Python's string
-//! methods, `tojson`, `raise_exception`, `strftime_now`). A template comes with a model, so it is not trusted: steps,
-//! recursion, source and output are bounded, and it can reach nothing but its arguments. Not bounded is the memory of
-//! a text that a template doubles within its steps (`x ~ x`): minijinja has no hook for it.
+//! methods, `tojson`, `raise_exception`, `strftime_now`). A template comes with a model, so it is not trusted: it can reach
+//! nothing but its arguments, and what it does is bounded, whatever it is. Its shape (`shape.rs`) is looked at before it is parsed; then
+//! each step whose size depends on values is rewritten (`rewrite.rs`) to ask a meter first, which knows the memory that
+//! values take at one time, and the work done on them.
 
-use std::{collections::BTreeMap, fmt, io};
+mod builtins;
+mod data;
+mod meter;
+mod methods;
+mod operators;
+mod rewrite;
+mod shape;
 
-use minijinja::{Environment, ErrorKind, Value, context, value::ValueKind};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use minijinja::{
+    AutoEscape, Environment, ErrorKind, State, Value,
+    machinery::{CompiledTemplate, TemplateConfig, Vm, WhitespaceConfig, make_string_output},
+    syntax::SyntaxConfig,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::error::{Error, Result};
-use crate::text::{python_json::tojson, strftime::strftime};
+use crate::text::strftime::strftime;
+use meter::{Meter, refuse};
 
 /// Longest template that is compiled; the longest in use are below 32 KiB.
-const MAX_SOURCE: usize = 1 << 20;
+const MAX_SOURCE: usize = 64 << 10;
 /// Interpreter steps of a rendering: a thousand messages take some 100,000.
-const MAX_STEPS: u64 = 10_000_000;
+const MAX_STEPS: u64 = 5_000_000;
 /// Nested calls of macros and recursive loops.
 const MAX_RECURSION: usize = 100;
-/// Longest prompt, over the length of the conversation.
-const MAX_OUTPUT: usize = 4 << 20;
+/// Bytes that a rendering's values and prompt take at one time, besides four for each of the conversation's.
+const MAX_MEMORY: usize = 4 << 20;
+/// Work on them, in nanoseconds or so, besides 64 for each byte of the conversation.
+const MAX_WORK: u64 = 300_000_000;
 
 /// One message of a conversation. Fields that no template would see (`name`, `tool_calls`) are refused, not dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +60,7 @@ pub struct RenderOptions {
 
 /// A compiled chat template.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    source: String,
     /// Special tokens by the names of the template's variables.
     tokens: BTreeMap<&'static str, String>,
 }
@@ -76,18 +92,11 @@ impl ChatTemplate {
         if source.len() > MAX_SOURCE {
             return Err(Error::InvalidFile(format!("chat template: {} bytes, at most {MAX_SOURCE} are compiled", source.len())));
         }
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_recursion_limit(MAX_RECURSION);
-        environment.set_fuel(Some(MAX_STEPS));
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", tojson);
-        environment.add_test("iterable", is_iterable);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_template_owned("chat", without_generation(source)).map_err(|e| invalid(&e))?;
-        Ok(Self { environment, tokens })
+        shape::check(source).map_err(|e| invalid(&e))?;
+        let source = without_generation(source);
+        let nothing = Arc::new(Meter::new(MAX_MEMORY, MAX_WORK));
+        compiled(&source).and_then(|compiled| rewrite::metered(&compiled.instructions, &nothing)).map_err(|e| invalid(&e))?;
+        Ok(Self { source, tokens })
     }
 
     /// The prompt for `messages`.
@@ -102,7 +111,6 @@ impl ChatTemplate {
         if variables.get("messages").and_then(Json::as_array).is_none_or(Vec::is_empty) {
             return Err(Error::InvalidInput("messages is empty: a chat needs at least one message".into()));
         }
-        let template = self.environment.get_template("chat").map_err(|e| invalid(&e))?;
         let conversation: usize = variables.values().map(length).sum();
         // Transformers has the first two even where there are none.
         for name in ["tools", "documents"] {
@@ -111,15 +119,61 @@ impl ChatTemplate {
         for (name, token) in &self.tokens {
             variables.entry(*name).or_insert(token.as_str().into());
         }
-        let variables = context! {
-            add_generation_prompt => options.add_generation_prompt,
-            strftime_now => Value::from_function(move |format: &str| strftime_now(options.now, format)),
-            ..Value::from_serialize(variables)
-        };
-        let mut prompt = Bounded { bytes: Vec::new(), room: MAX_OUTPUT.saturating_add(conversation) };
-        template.render_captured_to(variables, &mut prompt).map_err(|e| failed(&e))?;
-        String::from_utf8(prompt.bytes).map_err(|e| invalid(&e))
+        variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
+        let memory = conversation.saturating_mul(4).saturating_add(MAX_MEMORY);
+        let meter = Arc::new(Meter::new(memory, MAX_WORK + 64 * conversation as u64));
+        let variables = variables.into_iter().map(|(name, value)| Ok((name, data::from_json(&meter, value, 0)?)));
+        let variables = variables.collect::<Result<Vec<_>, minijinja::Error>>();
+        let variables = variables.map_err(|e| Error::InvalidInput(format!("conversation: {e}")))?;
+        let mut prompt = String::with_capacity(conversation);
+        self.run(&meter, variables, options.now, &mut prompt).map_err(|e| failed(&e))?;
+        Ok(prompt)
     }
+
+    /// Compiles for each rendering: the program refers to the source.
+    fn run(
+        &self,
+        meter: &Arc<Meter>,
+        variables: Vec<(String, Value)>,
+        now: Option<i64>,
+        prompt: &mut String,
+    ) -> Result<(), minijinja::Error> {
+        let environment = environment(meter, now);
+        let program = rewrite::metered(&compiled(&self.source)?.instructions, meter)?;
+        let blocks = BTreeMap::new();
+        let variables = data::input(meter, variables)?;
+        Vm::new(&environment).eval(&program, variables, &blocks, &mut make_string_output(prompt), AutoEscape::None)?;
+        Ok(())
+    }
+}
+
+fn compiled(source: &str) -> Result<CompiledTemplate<'_>, minijinja::Error> {
+    let config = TemplateConfig {
+        syntax_config: SyntaxConfig,
+        ws_config: WhitespaceConfig { keep_trailing_newline: false, lstrip_blocks: true, trim_blocks: true },
+        default_auto_escape: Arc::new(|_| AutoEscape::None),
+    };
+    CompiledTemplate::new("chat", source, &config)
+}
+
+/// What a template finds around it: nothing that is not added here.
+fn environment(meter: &Arc<Meter>, now: Option<i64>) -> Environment<'static> {
+    let mut environment = Environment::empty();
+    environment.set_recursion_limit(MAX_RECURSION);
+    environment.set_fuel(Some(MAX_STEPS));
+    operators::register(&mut environment, meter);
+    builtins::register(&mut environment, meter);
+    let counted = meter.clone();
+    environment.set_unknown_method_callback(move |state, value, method, args| methods::call(&counted, state, value, method, args));
+    environment.add_function("raise_exception", raise_exception);
+    let counted = meter.clone();
+    environment.add_function("strftime_now", move |_: &State, format: &str| -> Result<Value, minijinja::Error> {
+        // A directive of two bytes becomes a month's name.
+        counted.room(8 * format.len())?;
+        counted.work(16 * format.len())?;
+        data::own(&counted, strftime_now(now, format)?.into())
+    });
+    environment
 }
 
 /// Bytes of the strings within `value`.
@@ -187,35 +241,9 @@ fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refused(message)))
 }
 
-/// As in Python, where a text is iterable and none is not.
-fn is_iterable(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::String | ValueKind::Undefined)
-}
-
 fn strftime_now(now: Option<i64>, format: &str) -> Result<String, minijinja::Error> {
-    let error = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
-    let now = now.ok_or_else(|| error("strftime_now: the caller gave no time".into()))?;
-    strftime(now, format).map_err(|directive| error(format!("strftime_now: unknown directive {directive:?}")))
-}
-
-/// Output that refuses to grow past its room.
-struct Bounded {
-    bytes: Vec<u8>,
-    room: usize,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.room - self.bytes.len() {
-            return Err(io::Error::other(format!("the prompt is longer than {} bytes", self.room)));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let now = now.ok_or_else(|| refuse("strftime_now: the caller gave no time"))?;
+    strftime(now, format).map_err(|directive| refuse(format!("strftime_now: unknown directive {directive:?}")))
 }
 
 #[cfg(test)]
