@@ -10,13 +10,15 @@ use super::{
 
 /// How codes are read.
 pub trait Integers {
-    /// Elements of a row in the four bytes that it has of a line.
-    const LINE: usize;
-
-    /// Adds the products of a group whose first element is `first`.
-    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
-        dots: &mut [[S::I; V]; T],
+    /// Adds the products of a group of `lines` lines whose first element is `first`.
+    ///
+    /// How many lines there are is said at run time, so that they stay a loop. Written out, a compiler takes one accumulator through
+    /// all of them and then the next, keeps what it unpacked meanwhile in memory, and needs almost twice the time. Within a line, what
+    /// was unpacked meets all tokens before the next vector is.
+    unsafe fn dot<S: Simd, const V: usize, const T: usize>(
+        dots: &mut [[S::I; T]; V],
         codes: *const u8,
+        lines: usize,
         x: &[Row; T],
         first: usize,
     );
@@ -26,31 +28,30 @@ pub trait Integers {
 pub struct Nibbles;
 
 impl Integers for Nibbles {
-    const LINE: usize = 8;
-
     #[inline(always)]
-    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
-        dots: &mut [[S::I; V]; T],
+    unsafe fn dot<S: Simd, const V: usize, const T: usize>(
+        dots: &mut [[S::I; T]; V],
         codes: *const u8,
+        lines: usize,
         x: &[Row; T],
         first: usize,
     ) {
-        const { assert!(simd::quads::<S>(15) >= G / 4) };
+        const { assert!(simd::quads::<S>(15) >= 8) };
         unsafe {
-            let mut sums: [[S::Sums; V]; T] = zeroed();
+            let mut sums: [[S::Sums; T]; V] = zeroed();
             let mut x_quads: [[S::B; 2]; T] = zeroed();
-            unroll!(octet in G / 8 => {
+            for line in 0..lines {
                 unroll!(t in T => {
-                    let x = x[t].codes.add(first + octet * 8);
+                    let x = x[t].codes.add(first + line * 8);
                     x_quads[t] = [S::splat_quad(x), S::splat_quad(x.add(4))];
                 });
                 unroll!(v in V => {
-                    let both = S::load_b(codes.add(octet * 64 + v * S::LANES * 4));
+                    let both = S::load_b(codes.add(line * 64 + v * S::LANES * 4));
                     let (low, high) = (S::low_nibbles(both), S::high_nibbles(both));
-                    unroll!(t in T => sums[t][v] = S::dot(S::dot(sums[t][v], low, x_quads[t][0]), high, x_quads[t][1]));
+                    unroll!(t in T => sums[v][t] = S::dot(S::dot(sums[v][t], low, x_quads[t][0]), high, x_quads[t][1]));
                 });
-            });
-            unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));
+            }
+            unroll!(v in V => unroll!(t in T => dots[v][t] = S::add_i(dots[v][t], S::widen(sums[v][t]))));
         }
     }
 }
@@ -59,28 +60,27 @@ impl Integers for Nibbles {
 pub struct Bytes<const LARGEST: i32>;
 
 impl<const LARGEST: i32> Integers for Bytes<LARGEST> {
-    const LINE: usize = 4;
-
     #[inline(always)]
-    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
-        dots: &mut [[S::I; V]; T],
+    unsafe fn dot<S: Simd, const V: usize, const T: usize>(
+        dots: &mut [[S::I; T]; V],
         codes: *const u8,
+        lines: usize,
         x: &[Row; T],
         first: usize,
     ) {
-        let step = simd::quads::<S>(LARGEST).min(G / 4);
+        let step = simd::quads::<S>(LARGEST);
         unsafe {
             let mut x_quads: [S::B; T] = zeroed();
-            for start in (0..G / 4).step_by(step) {
-                let mut sums: [[S::Sums; V]; T] = zeroed();
-                for quad in start..(start + step).min(G / 4) {
+            for start in (0..lines).step_by(step) {
+                let mut sums: [[S::Sums; T]; V] = zeroed();
+                for quad in start..(start + step).min(lines) {
                     unroll!(t in T => x_quads[t] = S::splat_quad(x[t].codes.add(first + quad * 4)));
                     unroll!(v in V => {
                         let w = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
-                        unroll!(t in T => sums[t][v] = S::dot(sums[t][v], w, x_quads[t]));
+                        unroll!(t in T => sums[v][t] = S::dot(sums[v][t], w, x_quads[t]));
                     });
                 }
-                unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));
+                unroll!(v in V => unroll!(t in T => dots[v][t] = S::add_i(dots[v][t], S::widen(sums[v][t]))));
             }
         }
     }
@@ -90,31 +90,30 @@ impl<const LARGEST: i32> Integers for Bytes<LARGEST> {
 pub struct Signed;
 
 impl Integers for Signed {
-    const LINE: usize = 4;
-
     #[inline(always)]
-    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
-        dots: &mut [[S::I; V]; T],
+    unsafe fn dot<S: Simd, const V: usize, const T: usize>(
+        dots: &mut [[S::I; T]; V],
         codes: *const u8,
+        lines: usize,
         x: &[Row; T],
         first: usize,
     ) {
-        let step = simd::quads::<S>(127).min(G / 4);
+        let step = simd::quads::<S>(127);
         unsafe {
             let mut x_quads: [[S::B; 2]; T] = zeroed();
-            for start in (0..G / 4).step_by(step) {
-                let mut sums: [[S::Sums; V]; T] = zeroed();
-                for quad in start..(start + step).min(G / 4) {
+            for start in (0..lines).step_by(step) {
+                let mut sums: [[S::Sums; T]; V] = zeroed();
+                for quad in start..(start + step).min(lines) {
                     unroll!(t in T => {
                         let at = first + quad * 4;
                         x_quads[t] = [S::splat_quad(x[t].magnitudes.add(at)), S::splat_quad(x[t].signs.add(at))];
                     });
                     unroll!(v in V => {
                         let w = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
-                        unroll!(t in T => sums[t][v] = S::dot(sums[t][v], x_quads[t][0], S::apply_sign(w, x_quads[t][1])));
+                        unroll!(t in T => sums[v][t] = S::dot(sums[v][t], x_quads[t][0], S::apply_sign(w, x_quads[t][1])));
                     });
                 }
-                unroll!(t in T => unroll!(v in V => dots[t][v] = S::add_i(dots[t][v], S::widen(sums[t][v]))));
+                unroll!(v in V => unroll!(t in T => dots[v][t] = S::add_i(dots[v][t], S::widen(sums[v][t]))));
             }
         }
     }
@@ -124,34 +123,33 @@ impl Integers for Signed {
 pub struct Wide;
 
 impl Integers for Wide {
-    const LINE: usize = 4;
-
     #[inline(always)]
-    unsafe fn dot<S: Simd, const V: usize, const T: usize, const G: usize>(
-        dots: &mut [[S::I; V]; T],
+    unsafe fn dot<S: Simd, const V: usize, const T: usize>(
+        dots: &mut [[S::I; T]; V],
         codes: *const u8,
+        lines: usize,
         x: &[Row; T],
         first: usize,
     ) {
-        const { assert!(simd::quads::<S>(15) >= G / 4) };
+        const { assert!(simd::quads::<S>(15) >= 8) };
         unsafe {
-            let mut lows: [[S::Sums; V]; T] = zeroed();
-            let mut highs: [[S::Sums; V]; T] = zeroed();
+            let mut lows: [[S::Sums; T]; V] = zeroed();
+            let mut highs: [[S::Sums; T]; V] = zeroed();
             let mut x_quads: [S::B; T] = zeroed();
-            for quad in 0..G / 4 {
+            for quad in 0..lines {
                 unroll!(t in T => x_quads[t] = S::splat_quad(x[t].codes.add(first + quad * 4)));
                 unroll!(v in V => {
                     let both = S::load_b(codes.add(quad * 64 + v * S::LANES * 4));
                     let (low, high) = (S::low_nibbles(both), S::high_nibbles(both));
                     unroll!(t in T => {
-                        lows[t][v] = S::dot(lows[t][v], low, x_quads[t]);
-                        highs[t][v] = S::dot(highs[t][v], high, x_quads[t]);
+                        lows[v][t] = S::dot(lows[v][t], low, x_quads[t]);
+                        highs[v][t] = S::dot(highs[v][t], high, x_quads[t]);
                     });
                 });
             }
-            unroll!(t in T => unroll!(v in V => {
-                let high = S::times_16(S::widen(highs[t][v]));
-                dots[t][v] = S::add_i(dots[t][v], S::add_i(S::widen(lows[t][v]), high));
+            unroll!(v in V => unroll!(t in T => {
+                let high = S::times_16(S::widen(highs[v][t]));
+                dots[v][t] = S::add_i(dots[v][t], S::add_i(S::widen(lows[v][t]), high));
             }));
         }
     }

@@ -209,7 +209,8 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
     ) -> [[S::F; V]; T] {
         let Input::Rounded(rounded, rest) = input else { unreachable!("quantised weights take rounded activations") };
         let codes = unsafe { weight.block(block).add(lane * 4) };
-        let groups = Groups { codes, bytes: weight.group_lines() * 64, offset: weight.offset, minima: weight.minima };
+        let (lines, bytes) = (weight.code_lines(), weight.group_lines() * 64);
+        let groups = Groups { codes, lines, bytes, offset: weight.offset, minima: weight.minima };
         let end = weight.cols.min(rounded.cols()) / G; // Beyond the activations there is only padding.
         let (mut x, mut more): ([Row; T], [Row; T]) = unsafe { (zeroed(), zeroed()) };
         unroll!(t in T => (x[t], more[t]) = (rounded.row(row + t), rest.unwrap_or(rounded).row(row + t)));
@@ -217,26 +218,31 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
             let mut sums: [[S::F; V]; T] = zeroed();
             let mut rests: [[S::F; V]; T] = zeroed();
             // Groups in the order in which they lie in memory: what fetches ahead would lose its way otherwise.
-            let mut both = 0_u64;
+            let mut again = [0_u64; T];
             for group in 0..rounded.cols() / GROUP {
                 if rest.is_some() && group % 64 == 0 {
-                    both = 0;
-                    unroll!(t in T => both |= *more[t].groups.add(group / 64));
+                    unroll!(t in T => again[t] = *more[t].groups.add(group / 64));
                 }
-                let again = both & 1 != 0;
-                both >>= 1;
+                let mut both = again;
+                unroll!(t in T => (both[t], again[t]) = (again[t] & 1, again[t] >> 1));
                 for g in group * (GROUP / G)..end.min((group + 1) * (GROUP / G)) {
-                    if !again {
-                        groups.add::<S, C, V, T, G>(&mut sums, &x, g);
-                    } else if T == 1 {
+                    if T == 1 && both[0] != 0 {
                         // Two rows at a time: weights are unpacked once.
                         let mut two: [[S::F; V]; 2] = zeroed();
                         unroll!(v in V => (two[0][v], two[1][v]) = (sums[0][v], rests[0][v]));
                         groups.add::<S, C, V, 2, G>(&mut two, &[x[0], more[0]], g);
                         unroll!(v in V => (sums[0][v], rests[0][v]) = (two[0][v], two[1][v]));
-                    } else {
-                        groups.add::<S, C, V, T, G>(&mut sums, &x, g);
+                        continue;
+                    }
+                    groups.add::<S, C, V, T, G>(&mut sums, &x, g);
+                    if both == [1; T] {
                         groups.add::<S, C, V, T, G>(&mut rests, &more, g);
+                    } else {
+                        unroll!(t in T => if both[t] != 0 {
+                            let mut one = [rests[t]];
+                            groups.add::<S, C, V, 1, G>(&mut one, &[more[t]], g);
+                            rests[t] = one[0];
+                        });
                     }
                 }
             }
@@ -250,6 +256,8 @@ impl<C: Integers, const G: usize> Kernel for Whole<C, G> {
 #[derive(Clone, Copy)]
 struct Groups {
     codes: *const u8,
+    /// Lines of a group's codes.
+    lines: usize,
     /// From group to group.
     bytes: usize,
     offset: i32,
@@ -267,23 +275,25 @@ impl Groups {
     ) {
         unsafe {
             let codes = self.codes.add(g * self.bytes);
-            // (code - offset) * activation, summed: the offset's part is known before.
-            let mut dots: [[S::I; V]; T] = zeroed();
-            unroll!(t in T => {
-                let sum = match G {
-                    16 => *x[t].sums.add(g),
-                    _ => *x[t].sums.add(2 * g) + *x[t].sums.add(2 * g + 1),
-                };
-                let start = S::splat_i(-self.offset * sum);
-                unroll!(v in V => dots[t][v] = start);
-            });
-            C::dot::<S, V, T, G>(&mut dots, codes, x, g * G);
-            let scales = codes.add(G / C::LINE * 64).cast::<f32>();
+            let mut dots: [[S::I; T]; V] = zeroed();
+            C::dot::<S, V, T>(&mut dots, codes, self.lines, x, g * G);
+            if self.offset != 0 {
+                // (code - offset) * activation, summed: the offset's part is known before.
+                unroll!(t in T => {
+                    let sum = match G {
+                        16 => *x[t].sums.add(g),
+                        _ => *x[t].sums.add(2 * g) + *x[t].sums.add(2 * g + 1),
+                    };
+                    let known = S::splat_i(-self.offset * sum);
+                    unroll!(v in V => dots[v][t] = S::add_i(dots[v][t], known));
+                });
+            }
+            let scales = codes.add(self.lines * 64).cast::<f32>();
             let mut of_group: [S::F; V] = zeroed();
             unroll!(v in V => of_group[v] = S::load(scales.add(v * S::LANES)));
             unroll!(t in T => {
                 let a = S::splat(*x[t].scales.add(g * G / GROUP));
-                unroll!(v in V => sums[t][v] = S::mul_add(S::mul(S::to_f(dots[t][v]), of_group[v]), a, sums[t][v]));
+                unroll!(v in V => sums[t][v] = S::mul_add(S::mul(S::to_f(dots[v][t]), of_group[v]), a, sums[t][v]));
             });
             if self.minima {
                 let minima = scales.add(ROWS);
