@@ -394,6 +394,12 @@ pub trait Backend: snapshot::Snapshot {
     /// `[rows, cols]`.
     fn mix(&mut self, x: Tensor, routes: Routes, residual: Option<Tensor>) -> Tensor;
 
+    /// Says that of the step's activations only `x` is used from here on, under the handle that this returns; the memory of the others may
+    /// hold what follows. A backend that knows when an activation was used last need do nothing.
+    fn keep(&mut self, x: Tensor) -> Tensor {
+        x
+    }
+
     /// Chooses a token from the logits' last row and leaves it on the device for [`Input::Sampled`].
     fn sample(&mut self, logits: Tensor, sampling: &Sampling);
 

@@ -104,6 +104,7 @@ impl Network for Bert {
             let y = b.activate(y, self.activation);
             let y = layer.down.add_to(b, y, x);
             x = layer.norm.of(b, y);
+            x = b.keep(x);
         }
         x
     }

@@ -63,6 +63,7 @@ impl Network for Classic {
         }
         for block in &self.blocks {
             x = block.forward(b, x);
+            x = b.keep(x);
         }
         if positions == Positions::Last {
             x = b.last_row(x);

@@ -105,6 +105,7 @@ impl Network for Decoder {
         }
         for block in &self.blocks {
             x = block.forward(b, x);
+            x = b.keep(x);
         }
         let Output::Logits(head) = &self.output else { return self.norm.of(b, x) };
         if positions == Positions::Last {

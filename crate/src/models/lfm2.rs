@@ -139,6 +139,7 @@ impl Network for Lfm2 {
                 Mixer::Conv(conv) => conv.add_to(b, &layer.around_mixer, x),
             };
             x = layer.around_mlp.mlp(b, &layer.mlp, x);
+            x = b.keep(x);
         }
         if positions == Positions::Last {
             x = b.last_row(x);

@@ -343,6 +343,15 @@ impl Backend for Cpu {
         }
     }
 
+    fn keep(&mut self, x: Tensor) -> Tensor {
+        let Step { views, buffers, used, .. } = &mut self.host.step;
+        let view = views[x.0 as usize];
+        buffers.swap(0, view.buffer);
+        *used = 1;
+        views.clear();
+        self.host.push(View { buffer: 0, ..view })
+    }
+
     fn end(&mut self) -> Result<()> {
         let (session, rows) = (self.host.session(), self.host.step.tokens.len());
         let state = self.host.live_mut(session);
