@@ -51,4 +51,4 @@ macro_rules! targets {
     };
 }
 
-targets! { safetensors safetensors_fields manifest config peft owpkg signature gguf gguf_lora gguf_tokenizer tokenizer_json }
+targets! { safetensors safetensors_fields manifest config peft owpkg signature gguf gguf_lora gguf_tokenizer tokenizer_json template }

@@ -190,7 +190,7 @@ fn length(value: &Json) -> usize {
 fn without_generation(source: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(source.len()), source);
     while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start..].find("%}") else { break };
+        let Some(len) = rest[start + 2..].find("%}").map(|len| len + 2) else { break };
         let tag = &rest[start..start + len];
         out += &rest[..start];
         out += &match tag[2..].trim_matches(['-', '+', ' ', '\t', '\n']) {

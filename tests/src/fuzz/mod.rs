@@ -30,7 +30,7 @@ pub struct Target {
     pub factor: usize,
 }
 
-/// All of them but [`text::TEMPLATE`]: templates are not bounded yet.
+/// All of them.
 pub const TARGETS: &[Target] = &[
     checkpoint::SAFETENSORS,
     checkpoint::SAFETENSORS_FIELDS,
@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     adapter::GGUF_LORA,
     gguf::GGUF_TOKENIZER,
     text::TOKENIZER_JSON,
+    text::TEMPLATE,
 ];
 
 fn memory(files: &[(&str, &[u8])]) -> Memory {
