@@ -1,9 +1,9 @@
 // load(), then model.completions.create({ stream }): one chunk a token, the last chunk has none.
-export async function create({ pkg, device, threads, url, contextLength = 2048 }) {
+export async function create({ pkg, device, threads, precision, url, contextLength = 2048 }) {
   const { load } = await import(pkg);
   let model;
   return {
-    async load() { model = await load(location.origin + url, { backend: device, threads, contextLength }); },
+    async load() { model = await load(location.origin + url, { backend: device, threads, precision, contextLength }); },
     info: () => model.info,
     async generate({ prompt, maxTokens, onToken }) {
       let text = '', tokens = 0, usage;
