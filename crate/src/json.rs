@@ -8,6 +8,8 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
+use serde_json::{Map, Value};
+
 use crate::error::{Error, Result};
 
 /// Bytes that a text's values may take beyond twice its length.
@@ -30,11 +32,50 @@ pub(crate) const HEADER: Cost = Cost { value: 128, map: 0 };
 /// The value in `text`, which the file `name` holds.
 pub(crate) fn parse<T: DeserializeOwned>(name: &str, text: &[u8], cost: Cost) -> Result<T> {
     let bad = |e| Error::InvalidFile(format!("{name}: {e}"));
-    let Count { values, maps } = serde_json::from_slice(text).map_err(bad)?;
-    if values.saturating_mul(cost.value).saturating_add(maps.saturating_mul(cost.map)) > MOST + 2 * text.len() {
-        return Err(Error::InvalidFile(format!("{name}: {values} values in {} bytes are more than are read", text.len())));
-    }
+    serde_json::from_slice::<Count>(text).map_err(bad)?.check(name, text, cost)?;
     serde_json::from_slice(text).map_err(bad)
+}
+
+/// The object in `text`, but for the member `skipped`.
+pub(crate) fn parse_without(name: &str, text: &[u8], skipped: &'static str) -> Result<Map<String, Value>> {
+    let bad = |e| Error::InvalidFile(format!("{name}: {e}"));
+    let members = |make: bool| -> Result<Members> {
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let members = reader.deserialize_map(Members { skipped, make, count: Count::ONE, made: Map::new() }).map_err(bad)?;
+        reader.end().map_err(bad)?;
+        Ok(members)
+    };
+    members(false)?.count.check(name, text, ANY)?;
+    Ok(members(true)?.made)
+}
+
+/// The members of an object but one, counted or made.
+struct Members {
+    skipped: &'static str,
+    make: bool,
+    count: Count,
+    made: Map<String, Value>,
+}
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Members, A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == self.skipped {
+                map.next_value::<IgnoredAny>()?;
+            } else if self.make {
+                self.made.insert(key, map.next_value()?);
+            } else {
+                self.count.add(map.next_value()?);
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// How many values and maps there are in a value; counting takes no memory.
@@ -49,6 +90,15 @@ impl Count {
 
     fn add(&mut self, other: Count) {
         (self.values, self.maps) = (self.values + other.values, self.maps + other.maps);
+    }
+
+    /// Whether that many may be made of `text`.
+    fn check(self, name: &str, text: &[u8], cost: Cost) -> Result<()> {
+        let Count { values, maps } = self;
+        if values.saturating_mul(cost.value).saturating_add(maps.saturating_mul(cost.map)) > MOST + 2 * text.len() {
+            return Err(Error::InvalidFile(format!("{name}: {values} values in {} bytes are more than are read", text.len())));
+        }
+        Ok(())
     }
 }
 
@@ -110,8 +160,6 @@ impl<'de> Visitor<'de> for Counter {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     #[test]
@@ -119,6 +167,18 @@ mod tests {
         let count = |text: &str| serde_json::from_str::<Count>(text).unwrap();
         assert_eq!(count(r#"{"a,[{\"":[1,-2,{},0.5,true],"b\\":"{","c":null}"#), Count { values: 9, maps: 2 });
         assert_eq!(count("7"), Count { values: 1, maps: 0 });
+    }
+
+    #[test]
+    fn a_member_is_skipped_and_costs_nothing() {
+        let list = "[0,{}],".repeat(200_000);
+        let text = format!(r#"{{"a":{{"b":1}},"b":[{list}0],"c":2}}"#);
+        let object = parse_without("a.json", text.as_bytes(), "b").unwrap();
+        assert_eq!(Value::Object(object), serde_json::json!({"a": {"b": 1}, "c": 2}));
+        assert!(parse_without("a.json", text.as_bytes(), "a").unwrap_err().to_string().contains("more than are read"));
+        for bad in ["[]", "7", "{", "{} {}"] {
+            assert_eq!(parse_without("a.json", bad.as_bytes(), "b").unwrap_err().code(), "invalid_file");
+        }
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl Host {
                 end = end.min(start + after);
                 broken = Some(Err(Error::Network("broken".into())));
             }
+            Some(Fault::Changed) if headers.last_modified.is_some() => headers.last_modified = Some("changed".into()),
             Some(Fault::Changed) => headers.etag = Some("changed".into()),
             Some(Fault::Fine) | None => {}
         }

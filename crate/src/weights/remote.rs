@@ -125,8 +125,20 @@ impl<'a> Remote<'a> {
     /// An answer with bytes `start .. end` of the same file as before.
     async fn ask(&self, start: u64, end: u64) -> Result<Response, Failed> {
         let response = self.network.answer(Request { range: Some(start..end), ..Request::new(&self.url) }).await?;
-        let same = response.headers.etag == self.headers.etag && response.headers.range() == Some((start, self.size));
-        match same && response.status == 206 && !response.headers.is_encoded() {
+        let whole = response.headers.range() == Some((start, self.size));
+        self.same(response, |response| whole && response.status == 206 && !response.headers.is_encoded())
+    }
+
+    /// An answer with all of the file, the same as before.
+    async fn ask_for_all(&self) -> Result<Response, Failed> {
+        let response = self.network.answer(Request::new(&self.url)).await?;
+        self.same(response, |response| response.headers.length.is_none_or(|length| length == self.size || response.headers.is_encoded()))
+    }
+
+    /// `response` if it is of the version that the first answer was of, and as `expected`.
+    fn same(&self, response: Response, expected: impl Fn(&Response) -> bool) -> Result<Response, Failed> {
+        let version = |headers: &Headers| (headers.etag.clone(), headers.validator().map(str::to_owned));
+        match version(&response.headers) == version(&self.headers) && expected(&response) {
             true => Ok(response),
             false => Err(Error::Integrity(format!("{}: the file changed while it was read: load it again", self.url)).into()),
         }
@@ -220,7 +232,7 @@ impl Reading<'_> {
             }
             let response = match remote.ranges {
                 true => remote.ask(self.received, remote.size).await?,
-                false => remote.network.answer(Request::new(&remote.url)).await?,
+                false => remote.ask_for_all().await?,
             };
             remote.body = Some(response.body);
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, Metadata};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 mod mxfp4;
 
@@ -94,17 +94,24 @@ pub(super) async fn small_files(files: &dyn Files, listing: &Listing) -> Result<
         Some(&size) => Some(read_small(files, "tokenizer.json", size).await?),
         None => None,
     };
-    let mut tokenizer_config = read_json(files, listing, "tokenizer_config.json").await?.unwrap_or_else(|| json!({}));
-    if let (Some(&size), Some(config)) = (listing.get("chat_template.jinja"), tokenizer_config.as_object_mut()) {
+    // Tens of thousands of added tokens, of some models, are in `tokenizer.json`, too.
+    let mut tokenizer_config = match listing.get("tokenizer_config.json") {
+        Some(&size) => {
+            let text = read_small(files, "tokenizer_config.json", size).await?;
+            json::parse_without("tokenizer_config.json", &text, "added_tokens_decoder")?
+        }
+        None => Map::new(),
+    };
+    if let Some(&size) = listing.get("chat_template.jinja") {
         let template = String::from_utf8(read_small(files, "chat_template.jinja", size).await?)
             .map_err(|_| Error::InvalidFile("chat_template.jinja is not UTF-8".into()))?;
-        config.insert("chat_template".into(), template.into());
+        tokenizer_config.insert("chat_template".into(), template.into());
     }
     Ok(Checkpoint {
         config: Value::Null,
         generation_config: read_json(files, listing, "generation_config.json").await?.unwrap_or_else(|| json!({})),
         tokenizer,
-        tokenizer_config,
+        tokenizer_config: tokenizer_config.into(),
         card: Card::default(),
         tensors: BTreeMap::new(),
         files: Box::new(super::files::Memory::default()),

@@ -200,9 +200,14 @@ impl<'a> StoreSink<'a> {
             )));
         }
         match self.storage.blob_size(sha256).await? {
-            Some(_) => {
+            Some(size) if size == partial.size() => {
                 drop(partial);
                 self.storage.remove_partial(&self.name(path)).await?;
+            }
+            // Of another size it is not what its name says.
+            Some(_) => {
+                self.storage.remove_blob(sha256).await?;
+                partial.commit(sha256).await?;
             }
             None => partial.commit(sha256).await?,
         }

@@ -24,6 +24,9 @@ pub(super) fn metered<'s>(old: &Instructions<'s>, meter: &Arc<Meter>) -> Result<
     let mut enclosed = 0;
     for (at, step) in (0..).map_while(|at| old.get(at).map(|step| (at, step))) {
         places.push(new.len() as u32);
+        if let Instruction::Jump(to) = step {
+            stays_within(old, at, *to)?;
+        }
         let line = old.get_line(at).unwrap_or(0) as u16;
         for step in replaced(step, old.get(at + 1), enclosed, meter)? {
             new.add_with_line(step, line);
@@ -44,6 +47,17 @@ pub(super) fn metered<'s>(old: &Instructions<'s>, meter: &Arc<Meter>) -> Result<
         }
     }
     Ok(new)
+}
+
+/// That a jump leaves no `with` behind: minijinja ends one at its end only, and would take it for the loop that `break` and `continue` are of.
+fn stays_within(program: &Instructions<'_>, at: u32, to: u32) -> Result<(), Error> {
+    let passed = || (at.min(to)..at.max(to)).filter_map(|i| program.get(i));
+    let begun = passed().filter(|step| matches!(step, Instruction::PushWith)).count();
+    let ended = passed().filter(|step| matches!(step, Instruction::PopFrame)).count();
+    match (to > at && ended > begun) || (to < at && begun > ended) {
+        true => Err(refuse("break and continue within {% with %} are not supported")),
+        false => Ok(()),
+    }
 }
 
 /// A call of an operator on the topmost `count` values.
