@@ -3,7 +3,7 @@ export async function create({ pkg, device, threads, precision, url, contextLeng
   const { load } = await import(pkg);
   let model;
   return {
-    async load() { model = await load(location.origin + url, { backend: device, threads, precision, contextLength }); },
+    async load() { model = await load(location.origin + url, { backend: device, threads, contextLength, ...(precision && { precision }) }); },
     info: () => model.info,
     async generate({ prompt, maxTokens, onToken }) {
       let text = '', tokens = 0, usage;
