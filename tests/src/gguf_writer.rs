@@ -43,6 +43,23 @@ impl Gguf {
         self.tensors.iter_mut().find(|t| t.name == name).expect("a tensor of this name")
     }
 
+    /// The same in three parts, as `gguf-split` makes them: the first has the metadata.
+    pub fn split(&self) -> Vec<Gguf> {
+        let parts = self.tensors.chunks(self.tensors.len().div_ceil(3)).enumerate();
+        let part = |(number, tensors): (usize, &[GgufTensor])| {
+            let mut part = self.clone();
+            part.tensors = tensors.to_vec();
+            if number > 0 {
+                part.metadata.clear();
+            }
+            for (key, value) in [("split.no", number), ("split.count", 3), ("split.tensors.count", self.tensors.len())] {
+                part.set(key, Value::Integer(value as i64));
+            }
+            part
+        };
+        parts.map(part).collect()
+    }
+
     /// Bytes of the header, before padding, and of the whole file.
     pub fn to_bytes(&self) -> (usize, Vec<u8>) {
         let mut out = b"GGUF".to_vec();

@@ -153,25 +153,11 @@ fn a_gguf_gives_the_same_package_with_ranges_and_without() {
 
 #[test]
 fn a_split_gguf_is_the_same_model() {
-    use openweights::weights::gguf::Value;
     let whole = gguf().load(GGUF).unwrap();
     let address = |number: usize| format!("https://host.example/files/tiny-{number:05}-of-00003.gguf");
     let split = || {
-        let all = tiny_llama().gguf;
-        let step = all.tensors.len().div_ceil(3);
-        let total = all.tensors.len() as i64;
-        let part = |(number, tensors): (usize, &[openweights_tests::gguf_writer::GgufTensor])| {
-            let mut part = all.clone();
-            part.tensors = tensors.to_vec();
-            if number > 0 {
-                part.metadata.clear();
-            }
-            for (key, value) in [("split.no", number as i64), ("split.count", 3), ("split.tensors.count", total)] {
-                part.set(key, Value::Integer(value));
-            }
-            (address(number + 1), part.to_bytes().1)
-        };
-        World::new(all.tensors.chunks(step).enumerate().map(part).collect::<Vec<_>>())
+        let parts = (1..).zip(tiny_llama().gguf.split());
+        World::new(parts.map(|(number, part)| (address(number), part.to_bytes().1)).collect::<Vec<_>>())
     };
     for ranges in [true, false] {
         let mut world = split();

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import { launchWithProfile } from "./browser.mjs";
+import { exported, stored } from "./library.mjs";
 import { serve } from "./server.mjs";
 import { SMOLLM2, ask, cardShown, controlled, environment, loadModel, openDemo, root, tinyPackage, watch } from "./support.mjs";
 
@@ -48,22 +49,9 @@ async function exported(page, press) {
 
 /** A file of conversations, as an export writes it. */
 function conversationFile(name, ...titles) {
-  const one = (title, index) => ({
-    id: `00000000-0000-4000-8000-00000000000${index}`, title, model: "a model", created: 1, updated: 1000 + index,
-    messages: [{ role: "user", content: `${title}: question` }, { role: "assistant", content: `${title}: **answer**` }],
-  });
-  writeFileSync(`${folder}/${name}`, JSON.stringify({ format: "openweights-conversations", version: 1, conversations: titles.map(one) }));
+  writeFileSync(`${folder}/${name}`, exported(...titles));
   return `${folder}/${name}`;
 }
-
-/** What is in IndexedDB, as text. */
-const stored = (page) => page.evaluate(async () => {
-  const wait = (request) => new Promise((resolve, reject) => { request.onsuccess = () => resolve(request.result); request.onerror = reject; });
-  const database = await wait(indexedDB.open("openweights-conversations"));
-  const values = await wait(database.transaction("conversations").objectStore("conversations").getAll());
-  database.close();
-  return values.map((value) => Object.keys(value).join() + JSON.stringify(value, (_, part) => (part instanceof ArrayBuffer ? new TextDecoder("latin1").decode(part) : part)));
-});
 
 test("a chat is kept, read again without a model, gone on with, named, exported, deleted", limit, async () => {
   const page = await (await env.browser.newContext({ viewport: { width: 360, height: 640 }, acceptDownloads: true })).newPage();

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { statSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { launchFirefox } from "./browser.mjs";
+import { exported, stored } from "./library.mjs";
 import { serve } from "./server.mjs";
 import { SMOLLM2, load, openApi, root, tinyPackage } from "./support.mjs";
 
@@ -42,31 +43,17 @@ async function unlock(page, passphrase) {
 
 const items = (page) => page.$$eval("#conversations .open", (items) => items.map((item) => item.innerText));
 
-/** What is in IndexedDB, as text. */
-const stored = (page) => page.evaluate(async () => {
-  const wait = (request) => new Promise((resolve, reject) => { request.onsuccess = () => resolve(request.result); request.onerror = reject; });
-  const database = await wait(indexedDB.open("openweights-conversations"));
-  const values = await wait(database.transaction("conversations").objectStore("conversations").getAll());
-  database.close();
-  return values.map((value) => Object.keys(value).join() + JSON.stringify(value, (_, part) => (part instanceof ArrayBuffer ? new TextDecoder("latin1").decode(part) : part)));
-});
-
 test("a passphrase: set, wrong, right, removed", limit, async () => {
   const server = await serve({ ...roots, [SMOLLM2]: tinyPackage() }, { policy: true });
   const page = await open(server);
   await openLibrary(page);
-  await page.evaluate(() => {
-    const one = (title, index) => ({
-      id: `00000000-0000-4000-8000-00000000000${index}`, title, model: "a model", created: 1, updated: 1000 + index,
-      messages: [{ role: "user", content: `${title}: question` }, { role: "assistant", content: `${title}: answer` }],
-    });
-    const text = JSON.stringify({ format: "openweights-conversations", version: 1, conversations: ["zebra", "yak"].map(one) });
+  await page.evaluate((text) => {
     const chosen = new DataTransfer();
     chosen.items.add(new File([text], "two.json", { type: "application/json" }));
     const input = document.getElementById("import-file");
     input.files = chosen.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
-  });
+  }, exported("zebra", "yak"));
   await shown(page, "2 conversations were added.");
   assert.match((await stored(page)).join(), /zebra/);
 
