@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import { launchWithProfile } from "./browser.mjs";
-import { exported, stored } from "./library.mjs";
+import { asExported, stored } from "./library.mjs";
 import { serve } from "./server.mjs";
 import { SMOLLM2, ask, cardShown, controlled, environment, loadModel, openDemo, root, tinyPackage, watch } from "./support.mjs";
 
@@ -49,7 +49,7 @@ async function exported(page, press) {
 
 /** A file of conversations, as an export writes it. */
 function conversationFile(name, ...titles) {
-  writeFileSync(`${folder}/${name}`, exported(...titles));
+  writeFileSync(`${folder}/${name}`, asExported(...titles));
   return `${folder}/${name}`;
 }
 

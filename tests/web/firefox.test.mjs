@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { statSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { launchFirefox } from "./browser.mjs";
-import { exported, stored } from "./library.mjs";
+import { asExported, stored } from "./library.mjs";
 import { serve } from "./server.mjs";
 import { SMOLLM2, load, openApi, root, tinyPackage } from "./support.mjs";
 
@@ -53,7 +53,7 @@ test("a passphrase: set, wrong, right, removed", limit, async () => {
     const input = document.getElementById("import-file");
     input.files = chosen.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
-  }, exported("zebra", "yak"));
+  }, asExported("zebra", "yak"));
   await shown(page, "2 conversations were added.");
   assert.match((await stored(page)).join(), /zebra/);
 

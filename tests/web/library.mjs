@@ -1,7 +1,7 @@
 // Kept conversations, for tests in either browser.
 
 /** A file of conversations with these titles, as an export writes it. */
-export function exported(...titles) {
+export function asExported(...titles) {
   const one = (title, index) => ({
     id: `00000000-0000-4000-8000-00000000000${index}`, title, model: "a model", created: 1, updated: 1000 + index,
     messages: [{ role: "user", content: `${title}: question` }, { role: "assistant", content: `${title}: **answer**` }],
