@@ -5,13 +5,17 @@
 //! is refused.
 
 mod byte_level;
+mod merges;
 mod sentencepiece;
 mod vocabulary;
 mod wordpiece;
 
+use std::io::{self, Write};
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use vocabulary::Vocabulary;
+
+use self::{merges::Merges, vocabulary::Vocabulary, wordpiece::Published};
 
 use crate::error::{Error, Result};
 use crate::weights::gguf::Metadata;
@@ -42,14 +46,14 @@ enum Model<'a> {
         fuse_unk: bool,
         byte_fallback: bool,
         ignore_merges: bool,
-        vocab: Vocabulary<'a>,
-        merges: Vec<(&'a str, &'a str)>,
+        vocab: &'a Vocabulary<'a>,
+        merges: Merges<'a>,
     },
     WordPiece {
         unk_token: &'a str,
         continuing_subword_prefix: &'static str,
         max_input_chars_per_word: usize,
-        vocab: Map<String, Value>,
+        vocab: Published<'a>,
     },
 }
 
@@ -90,8 +94,27 @@ pub fn build(metadata: &Metadata) -> Result<(Vec<u8>, Value)> {
         decoder: parts.decoder,
         model: parts.model,
     };
-    let tokenizer = serde_json::to_vec(&tokenizer).map_err(|e| Error::InvalidFile(format!("GGUF tokenizer: {e}")))?;
-    Ok((tokenizer, config(metadata, &vocabulary, begin.is_some())?))
+    Ok((written(&tokenizer)?, config(metadata, &vocabulary, begin.is_some())?))
+}
+
+/// The file's bytes, counted first: while it grows a vector takes three times its length.
+fn written(tokenizer: &Tokenizer<'_>) -> Result<Vec<u8>> {
+    struct Counter(usize);
+    impl Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let bad = |e| Error::InvalidFile(format!("GGUF tokenizer: {e}"));
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, tokenizer).map_err(bad)?;
+    let mut bytes = Vec::with_capacity(counter.0);
+    serde_json::to_writer(&mut bytes, tokenizer).map_err(bad)?;
+    Ok(bytes)
 }
 
 fn required<'a>(metadata: &'a Metadata, key: &str) -> Result<&'a str> {

@@ -5,6 +5,7 @@
 //! * [`stream`] turns tokens into whole characters as they come, and [`stop`] ends the text where the caller said.
 
 pub mod gguf_tokenizer;
+mod index;
 mod python_json;
 pub mod stop;
 pub mod stream;

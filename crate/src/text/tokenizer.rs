@@ -1,48 +1,46 @@
-//! The tokenizer: a thin layer over Hugging Face's `tokenizers`, which reads every publisher's `tokenizer.json`.
+//! The tokenizer: a thin layer over Hugging Face's `tokenizers`, which reads every publisher's `tokenizer.json`, with a [`model`] of our own.
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-use tokenizers::{
-    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, models::bpe::BPE, tokenizer::TokenizerImpl,
-};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl};
 
 use crate::error::{Error, Result};
-use crate::json::Count;
 use crate::text::stream::Pieces;
 
+mod added;
 mod checks;
+mod model;
+mod patterns;
 
-/// What is looked at before `tokenizers` reads the file; megabytes of vocabulary are skipped.
+use model::Model;
+
+/// The file, its parts as they are written. It may also ask to cut or to pad every text, which would change a prompt silently.
 #[derive(Deserialize)]
-struct Outline<'a> {
-    #[serde(default)]
-    normalizer: Count,
-    #[serde(default)]
-    pre_tokenizer: Count,
-    #[serde(default)]
-    post_processor: Count,
-    #[serde(default)]
-    decoder: Count,
+struct File<'a> {
     #[serde(borrow)]
-    model: Kind<'a>,
+    version: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    added_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    normalizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pre_tokenizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    post_processor: Option<&'a RawValue>,
+    #[serde(borrow)]
+    decoder: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: &'a RawValue,
 }
 
-#[derive(Deserialize)]
-struct Kind<'a> {
-    #[serde(rename = "type", borrow)]
-    name: Option<Cow<'a, str>>,
-}
-
-/// Most values of the parts around the vocabulary: `tokenizers` keeps each several times while it reads. Real ones have below 1000.
-const MOST_VALUES: usize = 1 << 14;
-
-/// A tokenizer of byte pairs.
-type Bpe = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+/// Bytes that tables may take beyond four times the file's length; as much again is for all else.
+const MOST: usize = 8 << 20;
 
 /// Text to token ids and back.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: TokenizerImpl<Model, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>,
     pieces: Result<Pieces>,
     vocab_size: usize,
 }
@@ -50,27 +48,43 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads a `tokenizer.json`.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let bad = |e: &dyn std::fmt::Display| Error::InvalidFile(format!("tokenizer.json: {e}"));
-        let outline: Outline<'_> = serde_json::from_slice(bytes).map_err(|e| bad(&e))?;
-        let parts = [outline.normalizer, outline.pre_tokenizer, outline.post_processor, outline.decoder];
-        let values: usize = parts.iter().map(|part| part.values).sum();
-        if values > MOST_VALUES {
-            return Err(bad(&format!("{values} values around the vocabulary; at most {MOST_VALUES} are read")));
+        let bad = |e: String| Error::InvalidFile(format!("tokenizer.json: {e}"));
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(bad("more than 4 GB".into()));
         }
-        let mut inner = match outline.model.name.as_deref() {
-            // A model whose kind is not known beforehand is kept three times over while it is read.
-            Some("BPE") => serde_json::from_slice::<Bpe>(bytes).map_err(|e| bad(&e))?.into(),
-            _ => tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| bad(&e))?,
-        };
-        let [processor, decoder] = [serde_json::to_value(inner.get_post_processor()), serde_json::to_value(inner.get_decoder())]
-            .map(|part| part.map_err(|e| bad(&e)));
-        let decoder = decoder?;
-        checks::part(&processor?)?;
+        let file: File<'_> = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+        if let Some(version) = file.version.filter(|version| version != "1.0") {
+            return Err(bad(format!("version {version:?}; \"1.0\" is read")));
+        }
+        checks::size(&[file.normalizer, file.pre_tokenizer, file.post_processor, file.decoder])?;
+        let mut inner = TokenizerImpl::new(Model::read(file.model.get())?);
+        inner.with_normalizer(part::<NormalizerWrapper>("normalizer", file.normalizer)?);
+        inner.with_pre_tokenizer(part::<PreTokenizerWrapper>("pre_tokenizer", file.pre_tokenizer)?);
+        inner.with_post_processor(part::<PostProcessorWrapper>("post_processor", file.post_processor)?);
+        inner.with_decoder(part::<DecoderWrapper>("decoder", file.decoder)?);
+        let understood = [
+            serde_json::to_value(inner.get_normalizer()),
+            serde_json::to_value(inner.get_pre_tokenizer()),
+            serde_json::to_value(inner.get_post_processor()),
+            serde_json::to_value(inner.get_decoder()),
+        ];
+        let [normalizer, pre_tokenizer, post_processor, decoder] = understood.map(|part| part.map_err(|e| bad(e.to_string())));
+        let (normalizer, decoder) = (normalizer?, decoder?);
+        checks::part(&post_processor?)?;
         checks::part(&decoder)?;
-        // A file may ask to cut or pad every text; both would change a prompt silently.
-        inner.with_truncation(None).map_err(|e| bad(&e))?;
-        inner.with_padding(None);
-        let vocab_size = inner.get_vocab_size(true);
+        checks::growth(&pre_tokenizer?)?;
+        checks::growth(&decoder)?;
+        let growth = checks::growth(&normalizer)?;
+        let tokens: Vec<AddedToken> = part("added_tokens", file.added_tokens)?.unwrap_or_default();
+        let most = (4 * bytes.len() + MOST).saturating_sub(inner.get_model().bytes());
+        if added::bytes(&tokens, inner.get_normalizer(), growth, most)? > most {
+            return Err(bad(format!("its {} added tokens would take more than {most} bytes", tokens.len())));
+        }
+        inner.add_tokens(&tokens);
+        drop(tokens);
+        let vocabulary = inner.get_model().vocabulary();
+        let others = inner.get_added_vocabulary().get_vocab().keys().filter(|token| vocabulary.id(token).is_none());
+        let vocab_size = vocabulary.distinct() + others.count();
         Ok(Self { inner, pieces: Pieces::of_decoder(&decoder), vocab_size })
     }
 
@@ -118,4 +132,10 @@ impl Tokenizer {
     pub(crate) fn unknown(&self, id: u32) -> Error {
         Error::InvalidInput(format!("token {id} is not in the vocabulary of {} entries", self.vocab_size))
     }
+}
+
+/// A part of the file, which may be missing.
+fn part<T: DeserializeOwned>(name: &str, json: Option<&RawValue>) -> Result<Option<T>> {
+    let read = |json: &RawValue| serde_json::from_str(json.get()).map_err(|e| Error::InvalidFile(format!("tokenizer.json: {name:?}: {e}")));
+    json.map(read).transpose()
 }

@@ -42,7 +42,7 @@ pub const PEFT: Target = Target {
         let config = |json: &str| format!(r#"{{"peft_type":"LORA","r":1,"lora_alpha":2,"target_modules":{json}}}"#);
         long_json(config).iter().map(|config| peft(config, &with_header("{}", 0))).collect()
     },
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: &[
         "\"r\":",
         "\"lora_alpha\":",
@@ -97,7 +97,7 @@ pub const GGUF_LORA: Target = Target {
         vec![floats.to_bytes().1, quantised.to_bytes().1]
     },
     heavy: Vec::new,
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: WORDS,
 };
 

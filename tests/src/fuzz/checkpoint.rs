@@ -38,7 +38,7 @@ pub const SAFETENSORS: Target = Target {
         };
         [1000, 10_000, 14_000, 20_000, 200_000].map(|n| with_header(&format!("{{{}}}", tensors(n).join(",")), n)).to_vec()
     },
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: &[
         "\"dtype\":",
         "\"shape\":[",
@@ -90,7 +90,7 @@ pub const SAFETENSORS_FIELDS: Target = Target {
     },
     seeds: || vec![vec![0; 64], (0..=255).collect(), vec![1; 300]],
     heavy: Vec::new,
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: &[],
 };
 
@@ -124,7 +124,7 @@ pub const CONFIG: Target = Target {
     },
     seeds: || tiny_models().iter().map(|path| std::fs::read(path.join("config.json")).expect("a configuration")).collect(),
     heavy: || long_json(|json| format!("{{\"model_type\":\"llama\",\"x\":{json}}}")),
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: &[
         "\"num_hidden_layers\":",
         "\"head_dim\":",

@@ -1,5 +1,5 @@
-//! Runs a target: the kept inputs first, then bent ones for as long as asked. One input may take [`MOST_TIME`] and allocate four times its own length and
-//! [`MOST_MEMORY`]; nothing may panic. What breaks this joins the corpus, so that every later run begins with it, and is named; long ones go to
+//! Runs a target: the kept inputs first, then bent ones for as long as asked. One input may take [`MOST_TIME`] and allocate four times the length of what it
+//! stands for and [`MOST_MEMORY`]; nothing may panic. What breaks this joins the corpus, so that every later run begins with it, and is named; long ones go to
 //! `.cache/fuzz-failures/`.
 
 use std::{
@@ -143,11 +143,11 @@ impl Fuzzer<'_> {
         }
         self.report.peak = self.report.peak.max((peak, input.len()));
         self.report.slowest = self.report.slowest.max(took);
-        let most = self.target.factor * input.len() + MOST_MEMORY;
+        let most = || 4 * (self.target.stands_for)(input) + MOST_MEMORY;
         let said = match &outcome {
             Err(panic) => format!("panicked: {}", words_of(&**panic)),
             Ok(_) if took > most_time => format!("took {took:?}"),
-            Ok(_) if peak > most => format!("had {peak} bytes allocated, {most} are allowed"),
+            Ok(_) if peak > MOST_MEMORY && peak > most() => format!("had {peak} bytes allocated, {} are allowed", most()),
             Ok(outcome) => return self.outcomes.insert(skeleton(outcome)),
         };
         if self.outcomes.insert(said.chars().filter(|c| !c.is_ascii_digit()).collect()) {

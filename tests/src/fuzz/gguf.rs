@@ -102,7 +102,7 @@ pub const GGUF: Target = Target {
         let counted = [20_000, 80_000, 400_000].into_iter().flat_map(|n| [entries(n), tensors(n)]);
         counted.chain(lists.map(one)).collect()
     },
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: WORDS,
 };
 
@@ -131,14 +131,29 @@ pub const GGUF_TOKENIZER: Target = Target {
             metadata.insert(key, value);
         }
         let (json, _) = gguf_tokenizer::build(&metadata)?;
+        // An import is done with its file before the package is read.
+        drop(metadata);
         use_tokenizer(&json)
     },
     seeds: || vec![vec![0; 100], (0..=255).cycle().take(700).collect(), vec![2; 400], vec![1; 1000], vec![b'a'; 500]],
-    heavy: Vec::new,
-    // Three bytes stand for the eighteen at least that a token takes in a file, which makes it 4 times those.
-    factor: 24,
+    heavy: || vec![(0..=255).cycle().take(4 << 20).collect(), vec![b'a'; 4 << 20], vec![2; 4 << 20], vec![1; 4 << 20], vec![0xff; 4 << 20]],
+    stands_for: bytes_of_a_file,
     words: &["abc", "aAbB", "\u{1}\u{1}\u{1}", "\u{0}\u{1}\u{2}\u{3}", "ZZ[", "^_`"],
 };
+
+/// What the metadata of `bytes` takes in a file: lengths of eight bytes before strings, numbers of four bytes.
+fn bytes_of_a_file(bytes: &[u8]) -> usize {
+    let mut source = Unstructured::new(bytes);
+    let fields = source.arbitrary().unwrap_or_default();
+    let value = |value: Value| match value {
+        Value::Strings(strings) => strings.iter().map(|s| 8 + s.len()).sum(),
+        Value::Floats(list) => 4 * list.len(),
+        Value::Integers(list) => 4 * list.len(),
+        Value::String(string) => 8 + string.len(),
+        _ => 4,
+    };
+    metadata_of(fields, source.take_rest()).into_iter().map(|(key, of)| key.len() + 12 + value(of)).sum()
+}
 
 /// A plain vocabulary of `count` tokens of the kind `kind`.
 fn tokenizer(kind: u8, count: u8) -> Vec<(String, Value)> {
@@ -148,12 +163,11 @@ fn tokenizer(kind: u8, count: u8) -> Vec<(String, Value)> {
 
 /// Metadata with the tokens in `bytes`, three bytes each: two pieces and a type. The first of them also say what is merged.
 fn metadata_of(fields: Fields, bytes: &[u8]) -> Vec<(String, Value)> {
-    let mut tokens: Vec<(String, u8)> = bytes.chunks_exact(3).map(|t| (piece(t[0]) + &piece(t[1]), t[2])).collect();
-    if fields.fit {
-        let mut seen = HashSet::new();
-        tokens.retain(|(text, _)| seen.insert(text.clone()));
-    }
-    let text = |i: u8| tokens.get(usize::from(i) % tokens.len().max(1)).map_or("", |(text, _)| text);
+    let of = |token: &[u8; 3]| piece(token[0]) + &piece(token[1]);
+    let mut seen = HashSet::new();
+    let mut tokens = bytes.as_chunks().0.to_vec();
+    tokens.retain(|token| !fields.fit || seen.insert(of(token)));
+    let text = |i: u8| tokens.get(usize::from(i) % tokens.len().max(1)).map_or_else(String::new, of);
     let merges = bytes.chunks_exact(2).take(fields.merges.into()).map(|pair| format!("{} {}", text(pair[0]), text(pair[1])));
     let pres = ["gpt-2", "default", "llama-bpe", "qwen2", "tekken", "deepseek-v3", "?", "smollm"];
     // SentencePiece has one name only.
@@ -162,11 +176,11 @@ fn metadata_of(fields: Fields, bytes: &[u8]) -> Vec<(String, Value)> {
         ("model", Value::String(["gpt2", "llama", "bert", "?"][usize::from(fields.kind % 4)].into())),
         ("pre", Value::String(pres[pre].into())),
         ("merges", Value::Strings(merges.collect())),
-        ("scores", Value::Floats(tokens.iter().map(|(_, kind)| f32::from(*kind) - 99.0).collect())),
-        ("tokens", Value::Strings(tokens.iter().map(|(text, _)| text).collect())),
+        ("scores", Value::Floats(tokens.iter().map(|[.., kind]| f32::from(*kind) - 99.0).collect())),
+        ("tokens", Value::Strings(tokens.iter().map(of).collect())),
     ];
     if fields.types {
-        out.push(("token_type", Value::Integers(tokens.iter().map(|(_, kind)| i64::from(kind % 8)).collect())));
+        out.push(("token_type", Value::Integers(tokens.iter().map(|[.., kind]| i64::from(kind % 8)).collect())));
     }
     let flags = ["add_bos_token", "add_eos_token", "add_space_prefix", "normalizer.lowercase"];
     out.extend(flags.into_iter().zip(fields.flags).filter_map(|(key, flag)| Some((key, Value::Bool(flag?)))));

@@ -26,8 +26,8 @@ pub struct Target {
     pub heavy: fn() -> Vec<Vec<u8>>,
     /// Texts that mean something to the parser.
     pub words: &'static [&'static str],
-    /// Bytes that may be live for each of the input's: 4, but where a comment says why not.
-    pub factor: usize,
+    /// Bytes of the file that an input stands for: its own, unless structure is made of it.
+    pub stands_for: fn(&[u8]) -> usize,
 }
 
 /// All of them.

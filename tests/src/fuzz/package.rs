@@ -38,7 +38,7 @@ pub const MANIFEST: Target = Target {
         let shapes = long_json(|json| good.replace("\"shape\":[2]", &format!("\"shape\":{json}")));
         OFTEN.into_iter().map(|n| tensors(n).into_bytes()).chain(shapes).chain(long_json(|json| good.replacen("null", json, 1))).collect()
     },
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: &["\"shape\":[", "\"size\":", "\"q4_1\"", "\"mxfp4\"", "\"bf16\"", "../", "/", "null", "[[", "{\"\":", "18446744073709551615"],
 };
 
@@ -87,7 +87,7 @@ pub const OWPKG: Target = Target {
             .map(|n| [tar_header(b"openweights.json", 0)].into_iter().chain((0..n).map(file)).collect::<Vec<_>>().concat())
             .to_vec()
     },
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: &["ustar", "openweights.json", "./", "../", "777777777777", "00000000000", "\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}"],
 };
 
@@ -128,7 +128,7 @@ pub const SIGNATURE: Target = Target {
         let lists = long_json(|json| good.replace("\"resources\":[", &format!("\"resources\":[{json},")));
         [1000, 5000, 100_000].map(|n| resources(n).into_bytes()).into_iter().chain(lists).collect()
     },
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: &["MAYCAQECAQE=", "MEUCIQ", "\"sig\":\"", "\"payload\":\"", "====", "sha256", "[[", "{\"\":", "null"],
 };
 

@@ -32,24 +32,8 @@ pub const TOKENIZER_JSON: Target = Target {
     name: "tokenizer_json",
     run: use_tokenizer,
     seeds: || tokenizers().iter().map(|json| json.to_string().into_bytes()).collect(),
-    heavy: || {
-        let long = |n: usize| {
-            // Every number but those of one digit is made of its first digit and the others.
-            let merges: Vec<_> =
-                (16..n).map(|i| format!("{i:x}")).filter(|t| !t[1..].starts_with('0')).map(|t| json!([t[..1], t[1..]])).collect();
-            let vocab: serde_json::Map<_, _> = (0..n).map(|i| (format!("{i:x}"), i.into())).collect();
-            let added: Vec<_> = (0..n / 16).map(|i| special((n + i) as u32, &format!("<{i:x}>"))).collect();
-            let mut json = tokenizers().remove(0);
-            (json["model"]["vocab"], json["model"]["merges"], json["added_tokens"]) = (vocab.into(), merges.into(), added.into());
-            json.to_string().into_bytes()
-        };
-        let good = tokenizers().remove(0).to_string();
-        let elsewhere = long_json(|json| good.replace("\"normalizer\":null", &format!("\"normalizer\":{json}")));
-        [1000, 50_000, 250_000].map(long).into_iter().chain(elsewhere).collect()
-    },
-    // The tables of `tokenizers` take that, most of all while it reads them: 4.5 to 6.9 bytes for each of a real file's, 10.4 for the
-    // shortest tokens that can be.
-    factor: 12,
+    heavy: heavy_tokenizers,
+    stands_for: <[u8]>::len,
     words: &[
         "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":9}",
         "{\"type\":\"Fuse\"}",
@@ -82,6 +66,59 @@ pub const TOKENIZER_JSON: Target = Target {
         "{\"\":",
     ],
 };
+
+/// Tokenizers of many tokens of each kind, as short as they can be, and with many added ones or long ones.
+fn heavy_tokenizers() -> Vec<Vec<u8>> {
+    let hex = |i: usize| format!("{i:x}");
+    let of = |kind: usize, fields: &[(&str, Value)], added: Vec<Value>| {
+        let mut json = tokenizers().remove(kind);
+        fields.iter().for_each(|(field, value)| json["model"][*field] = value.clone());
+        json["added_tokens"] = added.into();
+        json.to_string().into_bytes()
+    };
+    // Every number but those of one digit is made of its first digit and the others.
+    let merge = |text: String| json!([text[..1], text[1..]]);
+    let merges = |n: usize| (16..n).map(hex).filter(|text| !text[1..].starts_with('0')).map(merge).collect::<Vec<_>>();
+    let map = |n: usize, id: fn(usize) -> usize| (0..n).map(|i| (hex(i), id(i).into())).collect::<serde_json::Map<_, _>>();
+    let specials = |n: usize, text: fn(usize) -> String| (0..n).map(|i| special((1 << 20) + i as u32, &text(i))).collect::<Vec<_>>();
+    let pairs = |n: usize, added| of(0, &[("vocab", map(n, |i| i).into()), ("merges", merges(n).into())], added);
+    let mut all: Vec<_> = [1000, 50_000, 250_000].map(|n| pairs(n, specials(n / 16, |i| format!("<{i:x}>")))).into();
+    // Ids against the order of the file; the same merge again and again; no merges.
+    all.push(of(0, &[("vocab", map(500_000, |i| 1_000_000 - 2 * i).into()), ("merges", json!([]))], vec![]));
+    all.push(of(0, &[("merges", vec!["a b"; 1_000_000].into())], vec![]));
+    all.push(of(3, &[("vocab", map(500_000, |i| i + 1).into()), ("unk_token", "0".into())], vec![]));
+    all.push(of(5, &[("vocab", map(500_000, |_| 7).into()), ("unk_token", "0".into())], vec![]));
+    all.push(of(4, &[("vocab", (0..400_000).map(|i| json!([hex(i), 0])).collect::<Vec<_>>().into())], vec![]));
+    // Added tokens alone, with long texts that share nothing, and few of them: their automaton has a place for each byte everywhere.
+    for (n, text) in [
+        (20_000, (|i| format!("{i:x}")) as fn(usize) -> String),
+        (80_000, |i| format!("{i:x}")),
+        (5000, |i| format!("{:x}", i * 7_654_321).repeat(12)),
+        (60, |i| (0..100).map(|j| char::from_u32(0x4e00 + (i * 997 + j * 331) as u32 % 20_000).unwrap_or('a')).collect()),
+        (60, |i| (0..3000).map(|j| char::from_u32(0x4e00 + (i * 997 + j * 331) as u32 % 20_000).unwrap_or('a')).collect()),
+        (1, |_| "a".repeat(3 << 20)),
+    ] {
+        all.push(of(0, &[], specials(n, text)));
+        let normalized = specials(n, text).into_iter().map(|mut token| {
+            token["normalized"] = true.into();
+            token
+        });
+        all.push(of(2, &[], normalized.collect()));
+    }
+    let good = tokenizers().remove(0).to_string();
+    let around = |part: &str| good.replace("\"normalizer\":null", &format!("\"normalizer\":{part}"));
+    all.extend(long_json(around));
+    let long = "x".repeat(2 << 20);
+    all.push(around(&format!("{{\"type\":\"Prepend\",\"prepend\":\"{long}\"}}")).into_bytes());
+    all.push(
+        around(&format!("{{\"type\":\"Replace\",\"pattern\":{{\"String\":\"l\"}},\"content\":\"{}\"}}", &long[..900 << 10])).into_bytes(),
+    );
+    all.push(
+        around(&format!("{{\"type\":\"Sequence\",\"normalizers\":[{}{{\"type\":\"NFC\"}}]}}", "{\"type\":\"ByteLevel\"},".repeat(40)))
+            .into_bytes(),
+    );
+    all
+}
 
 fn special(id: u32, content: &str) -> Value {
     json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
@@ -147,7 +184,7 @@ pub const TEMPLATE: Target = Target {
         small.iter().map(|s| s.as_bytes().to_vec()).chain(real.map(|p| std::fs::read(p).expect("a template"))).collect()
     },
     heavy: Vec::new,
-    factor: 4,
+    stands_for: <[u8]>::len,
     words: &[
         "{{ ",
         " }}",

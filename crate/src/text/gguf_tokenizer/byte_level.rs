@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Model, Parts, begin_and_end, required, vocabulary::Vocabulary};
+use super::{Model, Parts, begin_and_end, merges::Merges, required, vocabulary::Vocabulary};
 use crate::error::{Error, Result};
 use crate::weights::gguf::Metadata;
 
@@ -72,7 +72,7 @@ impl PreTokenizer {
     }
 }
 
-pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> Result<Parts<'a>> {
+pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &'a Vocabulary<'a>) -> Result<Parts<'a>> {
     let name = required(metadata, "tokenizer.ggml.pre")?;
     let pre = PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&name)).ok_or_else(|| {
         let known: Vec<_> = PRE_TOKENIZERS.iter().flat_map(|pre| pre.names).copied().collect();
@@ -91,7 +91,7 @@ pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> 
             fuse_unk: false,
             byte_fallback: false,
             ignore_merges: pre.ignore_merges,
-            vocab: vocabulary.clone(),
+            vocab: vocabulary,
             merges: merges(metadata)?,
         },
         around: begin_and_end(metadata, pre.add_bos)?,
@@ -99,7 +99,7 @@ pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> 
 }
 
 /// Pairs of tokens in the order in which they are merged.
-fn merges(metadata: &Metadata) -> Result<Vec<(&str, &str)>> {
+fn merges(metadata: &Metadata) -> Result<Merges<'_>> {
     let key = "tokenizer.ggml.merges";
     let merges = metadata.strings(key)?.ok_or_else(|| Error::InvalidFile(format!("GGUF metadata {key:?} is missing")))?;
     let pair = |(at, merge): (usize, &str)| match merge.split_once(' ') {
@@ -107,5 +107,5 @@ fn merges(metadata: &Metadata) -> Result<Vec<(&str, &str)>> {
         _ => Err(Error::InvalidFile(format!("GGUF metadata {key:?}: entry {at} is {merge:?}, not two tokens"))),
     };
     merges.iter().enumerate().try_for_each(pair)?;
-    Ok(merges.iter().filter_map(|merge| merge.split_once(' ')).collect())
+    Ok(Merges::Lines(merges))
 }

@@ -1,18 +1,19 @@
 //! `llama`: SentencePiece's BPE with scores and byte fallback. Of two neighbours those are merged whose union has the highest score;
 //! `tokenizers` wants that as a list of pairs, which is made as transformers makes it.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::cmp::Reverse;
 
 use serde_json::{Value, json};
 
 use super::{
     Model, Parts, begin_and_end,
+    merges::Merges,
     vocabulary::{BYTE, NORMAL, Vocabulary},
 };
 use crate::error::{Error, Result};
 use crate::weights::gguf::Metadata;
 
-pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> Result<Parts<'a>> {
+pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &'a Vocabulary<'a>) -> Result<Parts<'a>> {
     refuse_what_is_not_known(metadata)?;
     let prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let unknown = vocabulary.named(metadata, "unknown")?.map(|(_, token)| token);
@@ -39,7 +40,7 @@ pub(super) fn parts<'a>(metadata: &'a Metadata, vocabulary: &Vocabulary<'a>) -> 
             fuse_unk: true,
             byte_fallback: vocabulary.types.contains(&BYTE),
             ignore_merges: false,
-            vocab: vocabulary.clone(),
+            vocab: vocabulary,
             merges: merges(metadata, vocabulary)?,
         },
         around: begin_and_end(metadata, true)?,
@@ -63,7 +64,7 @@ fn refuse_what_is_not_known(metadata: &Metadata) -> Result<()> {
 
 /// Every way to make a token of two, the tokens of the highest score first, then the longest left part. Tokens of other types than
 /// ordinary ones are found in the text before, as a whole, and take no part.
-fn merges<'a>(metadata: &Metadata, vocabulary: &Vocabulary<'a>) -> Result<Vec<(&'a str, &'a str)>> {
+fn merges<'a>(metadata: &Metadata, vocabulary: &'a Vocabulary<'a>) -> Result<Merges<'a>> {
     let key = "tokenizer.ggml.scores";
     let scores = metadata.f32s(key)?.ok_or_else(|| Error::InvalidFile(format!("GGUF metadata {key:?} is missing")))?;
     if scores.len() != vocabulary.tokens.len() || scores.iter().any(|s| s.is_nan()) {
@@ -71,24 +72,23 @@ fn merges<'a>(metadata: &Metadata, vocabulary: &Vocabulary<'a>) -> Result<Vec<(&
         return Err(Error::InvalidFile(format!("GGUF tokenizer: {tokens} tokens and {scores} scores, which must be numbers")));
     }
     let ordinary = vocabulary.tokens.iter().zip(&vocabulary.types).enumerate().filter(|(_, (_, kind))| **kind == NORMAL);
-    let ordinary: Vec<(usize, &'a str)> = ordinary.map(|(id, (token, _))| (id, token)).collect();
     // Every part of every token is looked up. Real vocabularies stay far below.
-    if ordinary.iter().map(|(_, token)| token.len().saturating_mul(token.len())).fold(0, usize::saturating_add) > 1 << 28 {
+    if ordinary.clone().map(|(_, (token, _))| token.len().saturating_mul(token.len())).fold(0, usize::saturating_add) > 1 << 28 {
         return Err(Error::InvalidFile("GGUF tokenizer: the tokens are too long".into()));
     }
-    let ids: HashMap<&str, usize> = ordinary.iter().map(|(id, token)| (*token, *id)).collect();
-    let mut all = Vec::new();
-    for (id, token) in ordinary {
+    let part = |text: &str| vocabulary.id(text).filter(|id| vocabulary.types[*id as usize] == NORMAL);
+    let mut all: Vec<(f32, [u32; 2])> = Vec::new();
+    for (id, (token, _)) in ordinary {
         let first = all.len();
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
-            if let (Some(l), Some(r)) = (ids.get(left), ids.get(right)) {
-                all.push((scores[id], [*l, *r], left, right));
+            if let (Some(left), Some(right)) = (part(left), part(right)) {
+                all.push((scores[id], [left, right]));
             }
         }
-        all[first..].sort_by_key(|(_, ids, ..)| *ids);
+        all[first..].sort_by_key(|(_, ids)| *ids);
     }
-    let length = |text: &str| Reverse(text.chars().count());
-    all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (length(a.2), length(a.3)).cmp(&(length(b.2), length(b.3)))));
-    Ok(all.into_iter().map(|(_, _, left, right)| (left, right)).collect())
+    let length = |id: u32| Reverse(vocabulary.tokens.get(id as usize).map_or(0, |token| token.chars().count()));
+    all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.map(length).cmp(&b.1.map(length))));
+    Ok(Merges::Pairs(vocabulary.tokens, all.into_iter().map(|(_, ids)| ids).collect()))
 }

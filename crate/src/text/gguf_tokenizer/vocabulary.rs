@@ -1,11 +1,10 @@
 //! The token list of a GGUF with its types and scores.
 
-use std::collections::HashMap;
-
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::text::index::Index;
 use crate::weights::gguf::{Metadata, Strings};
 
 /// Token types of `tokenizer.ggml.token_type`; 5 is an unused one.
@@ -16,10 +15,10 @@ const USER_DEFINED: i32 = 4;
 pub(super) const BYTE: i32 = 6;
 
 /// Tokens by id.
-#[derive(Clone)]
 pub(super) struct Vocabulary<'a> {
     pub tokens: &'a Strings,
     pub types: Vec<i32>,
+    ids: Index,
 }
 
 impl<'a> Vocabulary<'a> {
@@ -31,13 +30,18 @@ impl<'a> Vocabulary<'a> {
             return Err(Error::InvalidFile(format!("GGUF tokenizer: {} tokens and {} token types", tokens.len(), types.len())));
         }
         // A token that occurs twice has no one id.
-        let mut ids = HashMap::with_capacity(tokens.len());
+        let mut ids = Index::with_room(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
-            if let Some(first) = ids.insert(token, id) {
+            if let Some(first) = ids.put(token, id as u32, |other| tokens.get(other as usize) == Some(token)) {
                 return Err(Error::InvalidFile(format!("GGUF tokenizer: tokens {first} and {id} are both {token:?}")));
             }
         }
-        Ok(Self { tokens, types })
+        Ok(Self { tokens, types, ids })
+    }
+
+    /// The id of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token, |id| self.tokens.get(id as usize) == Some(token))
     }
 
     /// Tokens that are found in a text before it is split; control tokens are no part of an answer's text.

@@ -1,0 +1,62 @@
+//! What the added tokens take: `tokenizers` keeps each of them six times, in four tables and an automaton that finds them in a text.
+
+use tokenizers::{AddedToken, NormalizedString, Normalizer, NormalizerWrapper};
+
+use crate::error::{Error, Result};
+
+/// Bytes of a slot in the tables of a token's text, of its id, of its description by id, and of all descriptions.
+const SLOT: usize = 25 + 33 + 41 + 33;
+/// Bytes of a token in lists: its description twice, and what sorts it.
+const LISTED: usize = 2 * size_of::<AddedToken>() + 44;
+/// Bytes of a state of the automaton while it is made, but for those near its beginning, which have a place for each kind of byte.
+const STATE: usize = 88;
+/// States so near the beginning have that.
+const DENSE: usize = 3;
+/// Bytes for each byte of a normalised text: it, its place, and growth.
+const PLACED: usize = 36;
+/// Up to so many patterns all states have.
+const MOST_DENSE: usize = 100;
+
+/// The most bytes that `tokenizers` has live for `tokens`, or more than `most`. The normalizer makes a token's text at most `growth` times as long.
+pub(super) fn bytes(tokens: &[AddedToken], normalizer: Option<&NormalizerWrapper>, growth: usize, most: usize) -> Result<usize> {
+    let text: usize = tokens.iter().map(|t| t.content.len()).sum();
+    let slots = (tokens.len() * 8 / 7 + 4).next_power_of_two();
+    let mut all = slots * SLOT + tokens.len().next_power_of_two() * LISTED + 6 * text;
+    let (mut plain, mut normalized) = (Vec::new(), Vec::new());
+    for token in tokens {
+        if !token.normalized {
+            plain.push(token.content.as_bytes());
+            continue;
+        }
+        let len = token.content.len();
+        if all.saturating_add(PLACED * len.saturating_mul(growth)) > most {
+            return Ok(usize::MAX);
+        }
+        let mut text = NormalizedString::from(token.content.as_str());
+        let done = normalizer.map_or(Ok(()), |n| n.normalize(&mut text));
+        done.map_err(|e| Error::InvalidFile(format!("tokenizer.json: added token {:?}: {e}", token.content)))?;
+        all += size_of::<NormalizedString>() + len + PLACED * text.get().len();
+        normalized.push(text.get().as_bytes().to_vec());
+    }
+    let normalized = automaton(normalized.iter().map(Vec::as_slice).collect());
+    Ok(all + automaton(plain) + normalized)
+}
+
+/// What an automaton of `patterns` takes.
+fn automaton(mut patterns: Vec<&[u8]>) -> usize {
+    patterns.sort_unstable();
+    let (mut states, mut near, mut bytes) = (1, 1, [false; 256]);
+    let mut before: &[u8] = &[];
+    for pattern in &patterns {
+        // Texts that begin alike share states.
+        let shared = pattern.iter().zip(before).take_while(|(a, b)| a == b).count();
+        states += pattern.len() - shared;
+        near += pattern.len().min(DENSE).saturating_sub(shared);
+        pattern.iter().for_each(|byte| bytes[usize::from(*byte)] = true);
+        before = pattern;
+    }
+    // Each byte is a kind of its own, and so is what lies between two.
+    let kinds = (2 * bytes.iter().filter(|used| **used).count() + 1).min(256).next_power_of_two();
+    let dense = if patterns.len() <= MOST_DENSE { states } else { near };
+    states * STATE + near * kinds * 12 + dense * kinds * 4
+}
