@@ -2,7 +2,7 @@
 //! errors at the same places.
 
 use openweights::text::Tokenizer;
-use openweights_tests::rng::Rng;
+use openweights_tests::{rng::Rng, vocabularies::published};
 use serde_json::{Value, json};
 
 /// What tokens and texts are made of.
@@ -234,6 +234,34 @@ fn words_are_found_as_tokenizers_does() {
 #[test]
 fn unigrams_are_chosen_as_tokenizers_does() {
     check(7000, unigram);
+}
+
+/// Sizes of published vocabularies, at their most: multilingual BERT, XLM-RoBERTa, and a language model with tens of thousands of tokens for sound.
+#[test]
+fn no_vocabulary_of_a_usual_size_is_refused() {
+    let read = |model: Value| {
+        let json = json!({"version": "1.0", "model": model}).to_string();
+        Tokenizer::from_json(json.as_bytes()).expect("it is read").vocab_size()
+    };
+    let word = |i: usize| format!("{}{:x}", if i.is_multiple_of(3) { "##" } else { "" }, i * 2_654_435_761 % (1 << 32));
+    let map = |n: usize| (0..n).map(|i| (word(i), i.into())).collect::<serde_json::Map<_, _>>();
+    let pieces = json!({"type": "WordPiece", "unk_token": "0", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": map(120_000)});
+    assert_eq!(read(pieces), 120_000);
+    assert_eq!(read(json!({"type": "WordLevel", "unk_token": "0", "vocab": map(500_000)})), 500_000);
+    let scored: Vec<_> = (0..250_000).map(|i| json!([word(i), -(i as f64) / 1e4])).collect();
+    assert_eq!(read(json!({"type": "Unigram", "unk_id": 3, "vocab": scored})), 250_000);
+    for special in [true, false] {
+        let mut file: Value = serde_json::from_slice(&published("llama3_1.json")).expect("JSON");
+        let added = file["added_tokens"].as_array_mut().expect("added tokens");
+        let size = 128_000 + added.len();
+        let token = |i: usize| {
+            json!({"id": 128_256 + i, "content": format!("<custom_token_{i}>"), "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": !special, "special": special})
+        };
+        added.extend((0..28_672).map(token));
+        let read = Tokenizer::from_json(file.to_string().as_bytes()).expect("it is read");
+        assert_eq!(read.vocab_size(), size + 28_672);
+    }
 }
 
 #[test]

@@ -35,8 +35,8 @@ struct File<'a> {
     model: &'a RawValue,
 }
 
-/// Bytes that tables may take beyond four times the file's length; as much again is for all else.
-const MOST: usize = 8 << 20;
+/// Bytes that tables may take beyond four times the file's length, of the 16 MiB that all may.
+const MOST: usize = 10 << 20;
 
 /// Text to token ids and back.
 pub struct Tokenizer {

@@ -12,8 +12,8 @@ const LISTED: usize = 2 * size_of::<AddedToken>() + 44;
 const STATE: usize = 88;
 /// States so near the beginning have that.
 const DENSE: usize = 3;
-/// Bytes for each byte of a normalised text: it, its place, and growth.
-const PLACED: usize = 36;
+/// Bytes for the place of a byte of a normalised text, in a list that doubles as it grows.
+const PLACE: usize = 16;
 /// Up to so many patterns all states have.
 const MOST_DENSE: usize = 100;
 
@@ -29,13 +29,13 @@ pub(super) fn bytes(tokens: &[AddedToken], normalizer: Option<&NormalizerWrapper
             continue;
         }
         let len = token.content.len();
-        if all.saturating_add(PLACED * len.saturating_mul(growth)) > most {
+        if all.saturating_add(3 * PLACE * len.saturating_mul(growth)) > most {
             return Ok(usize::MAX);
         }
         let mut text = NormalizedString::from(token.content.as_str());
         let done = normalizer.map_or(Ok(()), |n| n.normalize(&mut text));
         done.map_err(|e| Error::InvalidFile(format!("tokenizer.json: added token {:?}: {e}", token.content)))?;
-        all += size_of::<NormalizedString>() + len + PLACED * text.get().len();
+        all += size_of::<NormalizedString>() + len + text.get().len() + PLACE * text.get().len().max(4).next_power_of_two();
         normalized.push(text.get().as_bytes().to_vec());
     }
     let normalized = automaton(normalized.iter().map(Vec::as_slice).collect());

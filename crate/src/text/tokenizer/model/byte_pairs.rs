@@ -200,12 +200,15 @@ fn merges(vocabulary: &Vocabulary, prefix: usize, json: &str) -> serde_json::Res
     Ok((merges, ranks))
 }
 
-/// The words that were last encoded, each in the one place that its hash gives: a third of the time of a usual text.
+/// The words that were last encoded, each in the one place that its hash gives: that saves a tenth of a usual text's time.
 #[derive(Default)]
 struct Words {
-    places: Vec<Option<(Box<str>, Box<[u32]>)>>,
+    places: Vec<Option<Word>>,
     hasher: ahash::RandomState,
 }
+
+/// A word and its tokens.
+type Word = (Box<str>, Box<[u32]>);
 
 /// Places for words, and the longest one: 2 MB at most.
 const PLACES: usize = 4096;
