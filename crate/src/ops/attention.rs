@@ -11,7 +11,7 @@ use super::{
     matmul::dot,
 };
 use crate::{
-    backend::{Attention, Backend, Cache, Input},
+    backend::{Attention, Backend, Cache, Input, Precision},
     error::Result,
 };
 
@@ -99,6 +99,20 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &At
     y
 }
 
+/// Keys or values as a backend keeps them: that rounds products ([`Backend::precision`]) and is not [`Precision::Exact`] in 16 bits. The elements of
+/// a head are multiples of a power of two by integers from -32768 to 32767, to nearest, ties to even; the largest is at least 16384.
+pub fn round_cached(rows: &[f32], head_dim: usize, precision: Option<Precision>) -> Vec<f32> {
+    if precision.is_none_or(|precision| precision == Precision::Exact) {
+        return rows.to_vec();
+    }
+    let round = |head: &[f32]| -> Vec<f32> {
+        let largest = head.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        let unit = (largest.log2().floor() - 14.0).exp2();
+        head.iter().map(|v| (v / unit).round_ties_even().min(32767.0) * unit).collect()
+    };
+    rows.chunks_exact(head_dim).flat_map(round).collect()
+}
+
 /// Prefill, decode and chunks; lengths around tiles; many, grouped and single key/value heads; both directions; then after `truncate`.
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
@@ -142,8 +156,8 @@ pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
             for rows in steps {
                 let past = backend.position(session);
                 let (q, k, v) = (random.floats(rows * q_width), random.floats(rows * kv_width), random.floats(rows * kv_width));
-                keys.extend_from_slice(&k);
-                values.extend_from_slice(&v);
+                keys.extend(round_cached(&k, head_dim, backend.precision()));
+                values.extend(round_cached(&v, head_dim, backend.precision()));
                 backend.begin(session, Input::Tokens(&vec![0; rows]))?;
                 let (q_in, k_in, v_in) = (backend.upload(q_width, &q), backend.upload(kv_width, &k), backend.upload(kv_width, &v));
                 backend.append(Cache(0), k_in, v_in);

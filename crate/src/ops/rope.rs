@@ -113,8 +113,10 @@ async fn fused(backend: &mut dyn Backend, random: &mut Random) -> Result<Vec<Out
         let qkv = random.floats(rows * width);
         let cut = |from: usize, n: usize| -> Vec<f32> { qkv.chunks_exact(width).flat_map(|r| &r[from..from + n]).copied().collect() };
         let q = reference(&cut(0, q_width), q_width, spec.head_dim, &frequencies, 1.0, past);
-        keys.extend(reference(&cut(q_width, kv_width), kv_width, spec.head_dim, &frequencies, 1.0, past));
-        values.extend(cut(q_width + kv_width, kv_width));
+        let k = reference(&cut(q_width, kv_width), kv_width, spec.head_dim, &frequencies, 1.0, past);
+        let rounded = |rows: &[f32]| super::attention::round_cached(rows, spec.head_dim, backend.precision());
+        keys.extend(rounded(&k));
+        values.extend(rounded(&cut(q_width + kv_width, kv_width)));
         backend.begin(session, Input::Tokens(&vec![0; rows]))?;
         let input = backend.upload(width, &qkv);
         let rotated = backend.rope_append(crate::backend::Cache(0), input, rope, &spec);

@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use super::{
     activations::fold,
-    cache::{BLOCK, Cache, PAGE},
-    simd::{self, Simd, Task, unroll},
+    cache::{BLOCK, Cache, Head, PAGE, Page, Pages},
+    simd::{Exp, Simd, Task, unroll},
+    stored::Stored,
 };
 use crate::backend::Attention;
 
@@ -55,6 +56,72 @@ impl Attend<'_> {
     fn queries(&self) -> usize {
         self.rows.len() * self.spec.heads / self.spec.kv_heads
     }
+
+    #[inline(always)]
+    unsafe fn over<S: Simd, E: Stored>(self, cached: &[Page<E>]) {
+        let n = self.queries();
+        let group = self.spec.heads / self.spec.kv_heads;
+        let (head_dim, width) = (self.spec.head_dim, self.cache.width());
+        let Attend { spec, past, positions, q, stride, rows, head, pages, scratch, .. } = self;
+        let (sums_of_values, rest) = scratch.split_at_mut(n * width);
+        let (largest, rest) = rest.split_at_mut(n);
+        let (sums, rest) = rest.split_at_mut(n);
+        let weights = &mut rest[..n * PAGE];
+        let exp = Exp::prepare();
+        sums_of_values.fill(0.0);
+        largest.fill(f32::NEG_INFINITY);
+        sums.fill(0.0);
+        // Query `i` is head `head * group + i % group` of row `rows.start + i / group`.
+        let query = |i: usize| &q[(rows.start + i / group) * stride + (head * group + i % group) * head_dim..][..head_dim];
+        let position = |i: usize| past + rows.start + i / group;
+        for page in pages {
+            let first = page * PAGE;
+            let count = PAGE.min(positions - first);
+            let visible = |i: usize| -> Range<usize> {
+                let seen = seen(spec, position(i), positions);
+                let within = |p: usize| p.clamp(first, first + count) - first;
+                within(seen.start)..within(seen.end)
+            };
+            if visible(0).is_empty() && visible(n - 1).is_empty() {
+                continue;
+            }
+            let Head { keys, values, key_units, value_units } = cached[page].head(head, spec.kv_heads);
+            let used = count.next_multiple_of(BLOCK);
+            unsafe {
+                by_fours(n, |i, many| {
+                    let q: [*const f32; 4] = std::array::from_fn(|j| query((i + j).min(n - 1)).as_ptr());
+                    let out = weights[i * PAGE..].as_mut_ptr();
+                    for block in 0..used / BLOCK {
+                        let keys = keys[block * BLOCK * head_dim..].as_ptr();
+                        let out = out.add(block * BLOCK);
+                        match many {
+                            4 => scores::<S, E, 4>(q, keys, head_dim, out),
+                            3 => scores::<S, E, 3>(q, keys, head_dim, out),
+                            2 => scores::<S, E, 2>(q, keys, head_dim, out),
+                            _ => scores::<S, E, 1>(q, keys, head_dim, out),
+                        }
+                    }
+                });
+                for i in 0..n {
+                    let row = &mut weights[i * PAGE..][..used];
+                    let units = [key_units, value_units];
+                    let factor = soften::<S>(row, units, visible(i), spec, exp, &mut largest[i], &mut sums[i]);
+                    if factor != 1.0 {
+                        scale::<S>(&mut sums_of_values[i * width..][..width], factor);
+                    }
+                }
+                by_fours(n, |i, many| {
+                    let (p, v, out) = (weights[i * PAGE..].as_ptr(), values.as_ptr(), sums_of_values[i * width..].as_mut_ptr());
+                    match many {
+                        4 => gather::<S, E, 4>(p, v, count, width, out),
+                        3 => gather::<S, E, 3>(p, v, count, width, out),
+                        2 => gather::<S, E, 2>(p, v, count, width, out),
+                        _ => gather::<S, E, 1>(p, v, count, width, out),
+                    }
+                });
+            }
+        }
+    }
 }
 
 /// The parts of the working memory after [`Attend`] ran, query by query (row by row, head by head within a row).
@@ -73,64 +140,10 @@ impl Task for Attend<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let n = self.queries();
-        let group = self.spec.heads / self.spec.kv_heads;
-        let (head_dim, width) = (self.spec.head_dim, self.cache.width());
-        let Attend { cache, spec, past, positions, q, stride, rows, head, pages, scratch } = self;
-        let (sums_of_values, rest) = scratch.split_at_mut(n * width);
-        let (largest, rest) = rest.split_at_mut(n);
-        let (sums, rest) = rest.split_at_mut(n);
-        let weights = &mut rest[..n * PAGE];
-        sums_of_values.fill(0.0);
-        largest.fill(f32::NEG_INFINITY);
-        sums.fill(0.0);
-        // Query `i` is head `head * group + i % group` of row `rows.start + i / group`.
-        let query = |i: usize| &q[(rows.start + i / group) * stride + (head * group + i % group) * head_dim..][..head_dim];
-        let position = |i: usize| past + rows.start + i / group;
-        for page in pages {
-            let first = page * PAGE;
-            let count = PAGE.min(positions - first);
-            let visible = |i: usize| -> Range<usize> {
-                let seen = seen(spec, position(i), positions);
-                let within = |p: usize| p.clamp(first, first + count) - first;
-                within(seen.start)..within(seen.end)
-            };
-            if visible(0).is_empty() && visible(n - 1).is_empty() {
-                continue;
-            }
-            let (keys, values) = (cache.keys(page, head), cache.values(page, head));
-            let used = count.next_multiple_of(BLOCK);
-            unsafe {
-                by_fours(n, |i, many| {
-                    let q: [*const f32; 4] = std::array::from_fn(|j| query((i + j).min(n - 1)).as_ptr());
-                    let out = weights[i * PAGE..].as_mut_ptr();
-                    for block in 0..used / BLOCK {
-                        let keys = keys[block * BLOCK * head_dim..].as_ptr();
-                        let out = out.add(block * BLOCK);
-                        match many {
-                            4 => scores::<S, 4>(q, keys, head_dim, out),
-                            3 => scores::<S, 3>(q, keys, head_dim, out),
-                            2 => scores::<S, 2>(q, keys, head_dim, out),
-                            _ => scores::<S, 1>(q, keys, head_dim, out),
-                        }
-                    }
-                });
-                for i in 0..n {
-                    let row = &mut weights[i * PAGE..][..used];
-                    let factor = soften::<S>(row, visible(i), spec, &mut largest[i], &mut sums[i]);
-                    if factor != 1.0 {
-                        scale::<S>(&mut sums_of_values[i * width..][..width], factor);
-                    }
-                }
-                by_fours(n, |i, many| {
-                    let (p, out) = (weights[i * PAGE..].as_ptr(), sums_of_values[i * width..].as_mut_ptr());
-                    match many {
-                        4 => gather::<S, 4>(p, values, count, width, out),
-                        3 => gather::<S, 3>(p, values, count, width, out),
-                        2 => gather::<S, 2>(p, values, count, width, out),
-                        _ => gather::<S, 1>(p, values, count, width, out),
-                    }
-                });
+        unsafe {
+            match self.cache.pages() {
+                Pages::Float(pages) => self.over::<S, _>(pages),
+                Pages::Short(pages) => self.over::<S, _>(pages),
             }
         }
     }
@@ -154,9 +167,9 @@ fn by_fours(n: usize, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// Dot products of `Q` queries with 16 interleaved keys; results `PAGE` apart.
+/// Dot products of `Q` queries with 16 interleaved keys, in their units; results `PAGE` apart.
 #[inline(always)]
-unsafe fn scores<S: Simd, const Q: usize>(q: [*const f32; 4], keys: *const f32, head_dim: usize, out: *mut f32) {
+unsafe fn scores<S: Simd, E: Stored, const Q: usize>(q: [*const f32; 4], keys: *const E, head_dim: usize, out: *mut f32) {
     // Two vectors of positions at a time keep four queries in 16 registers.
     let wide = BLOCK.min(2 * S::LANES);
     unsafe {
@@ -164,8 +177,8 @@ unsafe fn scores<S: Simd, const Q: usize>(q: [*const f32; 4], keys: *const f32, 
             let mut sums: [[S::F; 2]; Q] = std::mem::zeroed();
             for d in 0..head_dim {
                 let at = keys.add(d * BLOCK + from);
-                let low = S::load(at);
-                let high = if wide > S::LANES { S::load(at.add(S::LANES)) } else { low };
+                let low = E::load::<S>(at);
+                let high = if wide > S::LANES { E::load::<S>(at.add(S::LANES)) } else { low };
                 unroll!(j in Q => {
                     let x = S::splat(*q[j].add(d));
                     sums[j][0] = S::mul_add(low, x, sums[j][0]);
@@ -184,40 +197,51 @@ unsafe fn scores<S: Simd, const Q: usize>(q: [*const f32; 4], keys: *const f32, 
     }
 }
 
-/// Turns scores into weights `exp(score - largest)`, 0 where not visible; returns the factor for what was gathered before.
+/// Turns scores in the units of keys into weights `exp(score - largest)` in the units of values, 0 where not visible; returns the factor
+/// for what was gathered before.
 #[inline(always)]
-unsafe fn soften<S: Simd>(row: &mut [f32], visible: Range<usize>, spec: &Attention, largest: &mut f32, sum: &mut f32) -> f32 {
+unsafe fn soften<S: Simd>(
+    row: &mut [f32],
+    [key_units, value_units]: [&[f32]; 2],
+    visible: Range<usize>,
+    spec: &Attention,
+    exp: Exp,
+    largest: &mut f32,
+    sum: &mut f32,
+) -> f32 {
     if visible.is_empty() {
         row.fill(0.0);
         return 1.0;
     }
     unsafe {
-        let p = row.as_mut_ptr();
-        let mut highest = S::splat(f32::NEG_INFINITY);
+        let (p, key_units, value_units) = (row.as_mut_ptr(), key_units[..row.len()].as_ptr(), value_units[..row.len()].as_ptr());
         let scale = S::splat(spec.scale);
-        row[..visible.start].fill(f32::NEG_INFINITY);
-        row[visible.end..].fill(f32::NEG_INFINITY);
         for i in (0..row.len()).step_by(S::LANES) {
-            let mut score = S::mul(S::load(p.add(i)), scale);
+            let unit = S::mul(S::load(key_units.add(i)), scale);
+            let mut score = S::mul(S::load(p.add(i)), unit);
             if let Some(cap) = spec.softcap {
-                score = softcap::<S>(score, cap);
+                score = softcap::<S>(score, cap, exp);
             }
-            highest = S::max(score, highest);
             S::store(p.add(i), score);
         }
+        row[..visible.start].fill(f32::NEG_INFINITY);
+        row[visible.end..].fill(f32::NEG_INFINITY);
+        let mut highest = S::splat(f32::NEG_INFINITY);
+        for i in (0..row.len()).step_by(S::LANES) {
+            highest = S::max(S::load(p.add(i)), highest);
+        }
         let before = *largest;
-        // Softened scores beyond the visible ones are at least the cap's negative: they are cut below.
         *largest = before.max(fold::<S>(highest, f32::max));
         let shift = S::splat(*largest);
+        let mut total = S::splat(0.0);
         for i in (0..row.len()).step_by(S::LANES) {
-            S::store(p.add(i), simd::exp::<S>(S::sub(S::load(p.add(i)), shift)));
+            // What is not visible adds `exp`'s least value, 1e-38, and then has no weight.
+            let weight = exp.of::<S>(S::sub(S::load(p.add(i)), shift));
+            total = S::add(total, weight);
+            S::store(p.add(i), S::mul(weight, S::load(value_units.add(i))));
         }
         row[..visible.start].fill(0.0);
         row[visible.end..].fill(0.0);
-        let mut total = S::splat(0.0);
-        for i in (0..row.len()).step_by(S::LANES) {
-            total = S::add(total, S::load(p.add(i)));
-        }
         let factor = if before == *largest { 1.0 } else { (before - *largest).exp() };
         *sum = *sum * factor + fold::<S>(total, |a, b| a + b);
         factor
@@ -226,10 +250,10 @@ unsafe fn soften<S: Simd>(row: &mut [f32], visible: Range<usize>, spec: &Attenti
 
 /// `cap * tanh(x / cap)`, with `tanh(y) = 1 - 2 / (exp(2 y) + 1)`.
 #[inline(always)]
-unsafe fn softcap<S: Simd>(x: S::F, cap: f32) -> S::F {
+unsafe fn softcap<S: Simd>(x: S::F, cap: f32, exp: Exp) -> S::F {
     unsafe {
-        let e = simd::exp::<S>(S::mul(x, S::splat(2.0 / cap)));
-        let tanh = S::sub(S::splat(1.0), S::div(S::splat(2.0), S::add(e, S::splat(1.0))));
+        let raised = exp.of::<S>(S::mul(x, S::splat(2.0 / cap)));
+        let tanh = S::sub(S::splat(1.0), S::div(S::splat(2.0), S::add(raised, S::splat(1.0))));
         S::mul(S::splat(cap), tanh)
     }
 }
@@ -248,17 +272,17 @@ unsafe fn scale<S: Simd>(values: &mut [f32], factor: f32) {
 
 /// Adds `weight * value` of `count` positions to `Q` queries' sums.
 #[inline(always)]
-unsafe fn gather<S: Simd, const Q: usize>(weights: *const f32, values: &[f32], count: usize, width: usize, out: *mut f32) {
-    let wide = 16.min(2 * S::LANES);
+unsafe fn gather<S: Simd, E: Stored, const Q: usize>(weights: *const f32, values: *const E, count: usize, width: usize, out: *mut f32) {
+    let wide = BLOCK.min(2 * S::LANES);
     unsafe {
         for from in (0..width).step_by(wide) {
             let at = |j: usize, v: usize| out.add(j * width + from + v * S::LANES);
             let mut sums: [[S::F; 2]; Q] = std::mem::zeroed();
             unroll!(j in Q => sums[j] = [S::load(at(j, 0)), S::load(at(j, if wide > S::LANES { 1 } else { 0 }))]);
             for position in 0..count {
-                let p = values.as_ptr().add(position * width + from);
-                let low = S::load(p);
-                let high = if wide > S::LANES { S::load(p.add(S::LANES)) } else { low };
+                let p = values.add((from / BLOCK * PAGE + position) * BLOCK + from % BLOCK);
+                let low = E::load::<S>(p);
+                let high = if wide > S::LANES { E::load::<S>(p.add(S::LANES)) } else { low };
                 unroll!(j in Q => {
                     let weight = S::splat(*weights.add(j * PAGE + position));
                     sums[j][0] = S::mul_add(low, weight, sums[j][0]);

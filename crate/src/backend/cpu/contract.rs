@@ -48,7 +48,8 @@ impl Backend for Cpu {
     }
 
     fn new_session(&mut self, spec: &SessionSpec) -> Result<Session> {
-        let caches = spec.caches.iter().map(|cache| Keys::new(*cache)).collect();
+        let short = self.rounded.precision != Precision::Exact;
+        let caches = spec.caches.iter().map(|cache| Keys::new(*cache, short)).collect();
         let counts = vec![0; spec.vocab];
         let convs = vec![Vec::new(); spec.convs.len()];
         self.host.sessions.push(Some(State { spec: spec.clone(), position: 0, most: 0, caches, convs, counts, sampled: 0 }));
@@ -394,7 +395,7 @@ impl Cpu {
     /// The cache, out of the session while it is written.
     fn take_cache(&mut self, session: Session, cache: Cache) -> Keys {
         let state = self.host.live_mut(session);
-        std::mem::replace(&mut state.caches[cache.0 as usize], Keys::new(state.spec.caches[cache.0 as usize]))
+        std::mem::take(&mut state.caches[cache.0 as usize])
     }
 
     /// `(norm of) x * weight^T + bias + residual`.

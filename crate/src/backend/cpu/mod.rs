@@ -29,6 +29,7 @@ mod product;
 mod sample;
 pub mod simd;
 mod snapshot;
+mod stored;
 pub mod threads;
 mod weights;
 

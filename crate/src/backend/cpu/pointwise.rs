@@ -3,7 +3,7 @@
 
 use super::{
     activations::fold,
-    simd::{self, Level, Simd, Task},
+    simd::{Exp, Level, Simd, Task},
 };
 use crate::backend::Activation;
 
@@ -79,16 +79,16 @@ impl Task for Gate<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let (n, whole) = (self.gate.len(), self.gate.len() / S::LANES * S::LANES);
+        let (n, whole, exp) = (self.gate.len(), self.gate.len() / S::LANES * S::LANES, Exp::prepare());
         unsafe {
             for i in (0..whole).step_by(S::LANES) {
-                let gated = activate::<S>(self.tanh, S::load(self.gate.as_ptr().add(i)));
+                let gated = activate::<S>(self.tanh, exp, S::load(self.gate.as_ptr().add(i)));
                 S::store(self.y.as_mut_ptr().add(i), S::mul(gated, S::load(self.up.as_ptr().add(i))));
             }
             if whole < n {
                 let (mut gate, mut out) = ([0.0_f32; 16], [0.0_f32; 16]);
                 gate[..n - whole].copy_from_slice(&self.gate[whole..]);
-                S::store(out.as_mut_ptr(), activate::<S>(self.tanh, S::load(gate.as_ptr())));
+                S::store(out.as_mut_ptr(), activate::<S>(self.tanh, exp, S::load(gate.as_ptr())));
                 for (i, out) in (whole..n).zip(out) {
                     self.y[i] = out * self.up[i];
                 }
@@ -99,7 +99,7 @@ impl Task for Gate<'_> {
 
 /// SiLU, `x / (1 + exp(-x))`; or GELU's tanh form, which is `x / (1 + exp(-2 u))`, `u = sqrt(2 / pi) (x + 0.044715 x^3)`.
 #[inline(always)]
-unsafe fn activate<S: Simd>(tanh: bool, x: S::F) -> S::F {
+unsafe fn activate<S: Simd>(tanh: bool, exp: Exp, x: S::F) -> S::F {
     unsafe {
         let exponent = if tanh {
             let cubed = S::mul(S::mul(x, x), x);
@@ -107,7 +107,7 @@ unsafe fn activate<S: Simd>(tanh: bool, x: S::F) -> S::F {
         } else {
             S::sub(S::splat(0.0), x)
         };
-        S::div(x, S::add(S::splat(1.0), simd::exp::<S>(exponent)))
+        S::div(x, S::add(S::splat(1.0), exp.of::<S>(exponent)))
     }
 }
 

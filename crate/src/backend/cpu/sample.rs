@@ -5,7 +5,7 @@ use super::{
     Host,
     activations::fold,
     pointwise,
-    simd::{self, Simd, Task},
+    simd::{Exp, Simd, Task},
 };
 use crate::{
     backend::Sampling,
@@ -136,9 +136,9 @@ impl Task for Total<'_> {
     unsafe fn run<S: Simd>(self) -> f32 {
         let whole = self.values.len() / S::LANES * S::LANES;
         unsafe {
-            let (first, mut total) = (S::splat(self.first), S::splat(0.0));
+            let (first, mut total, exp) = (S::splat(self.first), S::splat(0.0), Exp::prepare());
             for i in (0..whole).step_by(S::LANES) {
-                total = S::add(total, simd::exp::<S>(S::sub(S::load(self.values.as_ptr().add(i)), first)));
+                total = S::add(total, exp.of::<S>(S::sub(S::load(self.values.as_ptr().add(i)), first)));
             }
             let rest: f32 = self.values[whole..].iter().map(|v| (v - self.first).exp()).sum();
             fold::<S>(total, |a, b| a + b) + rest

@@ -11,6 +11,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod exp;
 #[cfg(not(target_arch = "wasm32"))]
 mod scalar;
 #[cfg(target_arch = "wasm32")]
@@ -39,6 +40,7 @@ macro_rules! unroll {
         }
     }};
 }
+pub use exp::Exp;
 pub(super) use unroll;
 
 /// Vectors of [`Simd::LANES`] 32-bit lanes, and of four bytes for each lane.
@@ -71,6 +73,8 @@ pub unsafe trait Simd: Copy {
     unsafe fn load_f16(p: *const u16) -> Self::F;
     /// From bf16 in memory.
     unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// From 16-bit integers in memory.
+    unsafe fn load_i16(p: *const i16) -> Self::F;
     /// To memory.
     unsafe fn store(p: *mut f32, v: Self::F);
     /// `a + b`.
@@ -91,8 +95,8 @@ pub unsafe trait Simd: Copy {
     unsafe fn abs(a: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
     unsafe fn round(a: Self::F) -> Self::F;
-    /// `2^n` for whole `n` from -126 to 127.
-    unsafe fn pow2(n: Self::F) -> Self::F;
+    /// `y * 2^n`, with `n` in the lowest bits of `shifted`, which is `n +` [`WHOLE`].
+    unsafe fn times_pow2(y: Self::F, shifted: Self::F) -> Self::F;
 
     /// All lanes `v`.
     unsafe fn splat_i(v: i32) -> Self::I;
@@ -140,25 +144,8 @@ pub const fn quads<S: Simd>(largest: i32) -> usize {
     (S::SUM_LIMIT / (S::SUM_TERMS * 127 * largest)) as usize
 }
 
-/// `exp(x)`, to about 1e-7 relative, within -87.3 to 88; beyond, the value there.
-///
-/// # Safety
-/// The machine has the instruction set.
-#[inline(always)]
-pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
-    unsafe {
-        // e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2; ln 2 in two parts (Cody and Waite), e^r by its series.
-        let x = S::min(S::max(x, S::splat(-87.3)), S::splat(88.0));
-        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
-        let r = S::mul_add(n, S::splat(-0.693_359_4), x);
-        let r = S::mul_add(n, S::splat(2.121_944_4e-4), r);
-        let mut y = S::splat(1.0 / 5040.0);
-        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-            y = S::mul_add(y, r, S::splat(c));
-        }
-        S::mul(y, S::pow2(n))
-    }
-}
+/// Added to a float below 2^22 in magnitude, it rounds it to the nearest integer (ties to even), which is then in the lowest bits.
+pub const WHOLE: f32 = 12_582_912.0; // 1.5 * 2^23: the last bit of floats around it counts ones.
 
 /// Work written once for all instruction sets. The wasm is built for size (`cfg(size_first)`), but for this and a few loops beside it.
 pub trait Task {

@@ -42,6 +42,10 @@ unsafe impl Simd for Scalar {
         unsafe { p.cast::<[u16; 4]>().read_unaligned() }.map(|v| bf16::from_bits(v).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_i16(p: *const i16) -> Self::F {
+        unsafe { p.cast::<[i16; 4]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
     unsafe fn store(p: *mut f32, v: Self::F) {
         unsafe { p.cast::<Self::F>().write_unaligned(v) }
     }
@@ -82,8 +86,8 @@ unsafe impl Simd for Scalar {
         a.map(f32::round_ties_even)
     }
     #[inline(always)]
-    unsafe fn pow2(n: Self::F) -> Self::F {
-        n.map(|n| f32::from_bits(((n as i32 + 127) << 23) as u32))
+    unsafe fn times_pow2(y: Self::F, shifted: Self::F) -> Self::F {
+        each(y, shifted, |y, shifted| f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23)))
     }
 
     #[inline(always)]

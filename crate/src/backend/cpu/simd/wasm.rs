@@ -2,7 +2,7 @@
 
 use std::arch::wasm32::*;
 
-use super::Simd;
+use super::{Simd, WHOLE};
 
 #[derive(Clone, Copy)]
 pub struct Wasm;
@@ -44,6 +44,10 @@ unsafe impl Simd for Wasm {
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self::F {
         i32x4_shl(unsafe { u32x4_load_extend_u16x4(p) }, 16)
+    }
+    #[inline(always)]
+    unsafe fn load_i16(p: *const i16) -> Self::F {
+        f32x4_convert_i32x4(unsafe { i32x4_load_extend_i16x4(p) })
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: Self::F) {
@@ -92,8 +96,8 @@ unsafe impl Simd for Wasm {
         f32x4_nearest(a)
     }
     #[inline(always)]
-    unsafe fn pow2(n: Self::F) -> Self::F {
-        i32x4_shl(i32x4_add(i32x4_trunc_sat_f32x4(n), i32x4_splat(127)), 23)
+    unsafe fn times_pow2(y: Self::F, shifted: Self::F) -> Self::F {
+        i32x4_add(y, i32x4_shl(shifted, 23))
     }
 
     #[inline(always)]
@@ -114,7 +118,8 @@ unsafe impl Simd for Wasm {
     }
     #[inline(always)]
     unsafe fn store_i8(p: *mut i8, v: Self::F) {
-        let v = i32x4_trunc_sat_f32x4(v);
+        // Fewer instructions than a conversion, which minds what is no integer.
+        let v = i32x4_sub(f32x4_add(v, f32x4_splat(WHOLE)), i32x4_splat(WHOLE.to_bits() as i32));
         let words = i16x8_narrow_i32x4(v, v);
         let bytes = i8x16_narrow_i16x8(words, words);
         unsafe { v128_store32_lane::<0>(bytes, p.cast()) }
