@@ -247,7 +247,7 @@ impl Default for Sampling {
 pub enum Precision {
     /// Once.
     Fast,
-    /// Twice in the quarter of a row's groups with the largest scales.
+    /// Twice in the groups that hold a row's outliers: those with at least 1.5 times the mean scale of the row's.
     #[default]
     Balanced,
     /// Twice everywhere.
@@ -255,12 +255,12 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// How many of a row's `groups` are rounded again.
-    pub fn again(self, groups: usize) -> usize {
+    /// The least scale, as a multiple of the mean of its row's, with which a group is rounded again; `None`: none is.
+    pub fn again(self) -> Option<f32> {
         match self {
-            Precision::Fast => 0,
-            Precision::Balanced => groups.div_ceil(4),
-            Precision::Exact => groups,
+            Precision::Fast => None,
+            Precision::Balanced => Some(1.5),
+            Precision::Exact => Some(0.0),
         }
     }
 }
