@@ -37,7 +37,7 @@ impl Exp {
     /// The machine has the instruction set.
     #[inline(always)]
     pub unsafe fn of<S: Simd>(self, x: S::F) -> S::F {
-        let [least, most, log2_e, whole, ln_2, rest, c6, c5, c4, c3, c2, c1, c0] = self.0.each_ref();
+        let [least, most, log2_e, whole, ln_2, rest, c6, c5, c4, c3, c2, c1, c0] = self.0;
         unsafe {
             // e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2.
             let x = S::min(S::max(x, S::splat(*least)), S::splat(*most));
