@@ -99,8 +99,8 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &At
     y
 }
 
-/// Keys or values as a backend keeps them: that rounds products ([`Backend::precision`]) and is not [`Precision::Exact`] in 16 bits. The elements of
-/// a head are multiples of a power of two by integers from -32768 to 32767, to nearest, ties to even; the largest is at least 16384.
+/// Keys or values as a backend keeps them: one with quantised weights that rounds products ([`Backend::precision`]), and not [`Precision::Exact`]ly, in 16 bits. The elements of
+/// a head are multiples of a power of two by integers from -32767 to 32767, to nearest, ties to even; the largest is at least 16384.
 pub fn round_cached(rows: &[f32], head_dim: usize, precision: Option<Precision>) -> Vec<f32> {
     if precision.is_none_or(|precision| precision == Precision::Exact) {
         return rows.to_vec();
@@ -108,7 +108,7 @@ pub fn round_cached(rows: &[f32], head_dim: usize, precision: Option<Precision>)
     let round = |head: &[f32]| -> Vec<f32> {
         let largest = head.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
         let unit = (largest.log2().floor() - 14.0).exp2();
-        head.iter().map(|v| (v / unit).round_ties_even().min(32767.0) * unit).collect()
+        head.iter().map(|v| (v / unit).round_ties_even().clamp(-32767.0, 32767.0) * unit).collect()
     };
     rows.chunks_exact(head_dim).flat_map(round).collect()
 }
@@ -117,6 +117,7 @@ pub fn round_cached(rows: &[f32], head_dim: usize, precision: Option<Precision>)
 pub async fn cases(backend: &mut dyn Backend) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut random = Random(5);
+    check::quantise(backend)?;
     let without_sinks = [
         (1, 1, 4, true, None, None, vec![1, 1, 1]),
         (4, 2, 16, true, None, None, vec![24, 1, 1]),

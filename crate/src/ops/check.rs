@@ -143,6 +143,11 @@ pub fn vector(backend: &mut dyn Backend, data: &[f32]) -> Result<Weight> {
     Ok(weight)
 }
 
+/// Gives the backend a quantised weight: it may keep caches otherwise then ([`super::attention::round_cached`]).
+pub fn quantise(backend: &mut dyn Backend) -> Result<()> {
+    backend.new_weight(32, &[Segment { format: Format::Q8_0, rows: 1 }]).map(drop)
+}
+
 /// A session with one cache.
 pub fn session(backend: &mut dyn Backend, kv_heads: usize, head_dim: usize, context: usize, vocab: usize) -> Result<Session> {
     backend.new_session(&SessionSpec { caches: vec![CacheSpec { kv_heads, head_dim }], context, vocab, ..SessionSpec::default() })

@@ -106,6 +106,7 @@ async fn fused(backend: &mut dyn Backend, random: &mut Random) -> Result<Vec<Out
     let width = q_width + 2 * kv_width;
     let frequencies: Vec<f32> = (0..8).map(|i| 100f32.powf(-(i as f32) / 8.0)).collect();
     let rope = backend.new_rope(&frequencies, 1.0)?;
+    check::quantise(backend)?;
     let session = check::session(backend, spec.kv_heads, spec.head_dim, 64, 8)?;
     let (mut keys, mut values, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
     let mut past = 0;

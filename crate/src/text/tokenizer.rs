@@ -36,7 +36,7 @@ struct File<'a> {
 }
 
 /// Bytes that tables may take beyond four times the file's length, of the 16 MiB that all may.
-const MOST: usize = 10 << 20;
+const MOST: u64 = 10 << 20;
 
 /// Text to token ids and back.
 pub struct Tokenizer {
@@ -76,7 +76,7 @@ impl Tokenizer {
         checks::growth(&decoder)?;
         let growth = checks::growth(&normalizer)?;
         let tokens: Vec<AddedToken> = part("added_tokens", file.added_tokens)?.unwrap_or_default();
-        let most = (4 * bytes.len() + MOST).saturating_sub(inner.get_model().bytes());
+        let most = (4 * bytes.len() as u64 + MOST).saturating_sub(inner.get_model().bytes() as u64);
         if added::bytes(&tokens, inner.get_normalizer(), growth, most)? > most {
             return Err(bad(format!("its {} added tokens would take more than {most} bytes", tokens.len())));
         }

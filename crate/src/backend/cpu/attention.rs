@@ -235,8 +235,8 @@ unsafe fn soften<S: Simd>(
         let shift = S::splat(*largest);
         let mut total = S::splat(0.0);
         for i in (0..row.len()).step_by(S::LANES) {
-            // What is not visible adds `exp`'s least value, 1e-38, and then has no weight.
-            let weight = exp.of::<S>(S::sub(S::load(p.add(i)), shift));
+            // What is not visible adds 1e-26, and then has no weight. Smaller weights times a unit would be subnormal, which some processors take long for.
+            let weight = exp.of::<S>(S::max(S::sub(S::load(p.add(i)), shift), S::splat(-60.0)));
             total = S::add(total, weight);
             S::store(p.add(i), S::mul(weight, S::load(value_units.add(i))));
         }

@@ -48,7 +48,9 @@ impl Backend for Cpu {
     }
 
     fn new_session(&mut self, spec: &SessionSpec) -> Result<Session> {
-        let short = self.rounded.precision != Precision::Exact;
+        // Beside float weights, which are multiplied as they are, keys and values are kept as they are, too.
+        let quantised = self.host.weights.iter().any(weights::Matrix::is_quantised);
+        let short = quantised && self.rounded.precision != Precision::Exact;
         let caches = spec.caches.iter().map(|cache| Keys::new(*cache, short)).collect();
         let counts = vec![0; spec.vocab];
         let convs = vec![Vec::new(); spec.convs.len()];

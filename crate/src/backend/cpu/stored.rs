@@ -57,7 +57,7 @@ impl Stored for Short {
         let inverse = 1.0 / unit;
         move |value| {
             let multiple = value * inverse;
-            let multiple = if multiple > 32767.0 { 32767.0 } else { multiple };
+            let multiple = multiple.clamp(-32767.0, 32767.0);
             (multiple + WHOLE).to_bits() as i16
         }
     }
@@ -98,5 +98,11 @@ mod tests {
             assert!(Short::of(unit)(1.0).value(unit).is_nan(), "what is not a number stays so");
         }
         assert_eq!(Short::of(Short::unit(&[0.0]))(0.0), 0);
+        // Next to what would be one more than fits, on both sides.
+        for edge in [32767.9_f32, -32767.9, f32::MAX, f32::MIN] {
+            let unit = Short::unit(&[edge]);
+            let read = Short::of(unit)(edge).value(unit);
+            assert!(read.is_finite() && Short::unit(&[read]) == unit, "{edge} became {read}");
+        }
     }
 }

@@ -89,6 +89,11 @@ impl Matrix {
         &self.vector
     }
 
+    /// Whether some of its rows are quantised, written or not.
+    pub fn is_quantised(&self) -> bool {
+        self.segments.iter().any(|rows| rows.packed.group > 1)
+    }
+
     /// The segments.
     pub fn packed(&self) -> impl Iterator<Item = &Packed> {
         self.segments.iter().map(|rows| {

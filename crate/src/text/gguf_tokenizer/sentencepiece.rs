@@ -62,6 +62,9 @@ fn refuse_what_is_not_known(metadata: &Metadata) -> Result<()> {
     }
 }
 
+/// Bytes that pairs of tokens may take as text, besides twice what the vocabulary takes in the file.
+const MOST_PAIRS: usize = 4 << 20;
+
 /// Every way to make a token of two, the tokens of the highest score first, then the longest left part. Tokens of other types than
 /// ordinary ones are found in the text before, as a whole, and take no part.
 fn merges<'a>(metadata: &Metadata, vocabulary: &'a Vocabulary<'a>) -> Result<Merges<'a>> {
@@ -78,13 +81,23 @@ fn merges<'a>(metadata: &Metadata, vocabulary: &'a Vocabulary<'a>) -> Result<Mer
     }
     let part = |text: &str| vocabulary.id(text).filter(|id| vocabulary.types[*id as usize] == NORMAL);
     let mut all: Vec<(f32, [u32; 2])> = Vec::new();
+    // A token of n characters may have n pairs: what they come to as text is bounded by what the vocabulary takes in the file. Real ones come to
+    // 1.5 times that.
+    let most = 2 * vocabulary.tokens.iter().map(|token| token.len() + 16).sum::<usize>() + MOST_PAIRS;
+    let mut text = 0_usize;
     for (id, (token, _)) in ordinary {
         let first = all.len();
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
             if let (Some(left), Some(right)) = (part(left), part(right)) {
                 all.push((scores[id], [left, right]));
+                text += token.len() + 8;
             }
+        }
+        if text > most {
+            return Err(Error::InvalidFile(format!(
+                "GGUF tokenizer: tokens can be made of two others in ways that take more than {most} bytes"
+            )));
         }
         all[first..].sort_by_key(|(_, ids)| *ids);
     }

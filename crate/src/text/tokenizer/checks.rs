@@ -54,6 +54,12 @@ pub(super) fn growth(part: &Value) -> Result<usize> {
         Some("Prepend") => len("prepend") + 1,
         Some("ByteLevel" | "BPEDecoder" | "CTC") => 2,
         Some("Precompiled") => longest_replacement(part),
+        // Unicode's own bounds, in bytes of UTF-8.
+        Some("NFKC" | "NFKD") => 11,
+        Some("NFC" | "NFD") => 3,
+        Some("Lowercase") => 2,
+        // Spaces around ideographs, and NFD.
+        Some("BertNormalizer") => 6,
         _ => 1,
     };
     let all = parts_of(part).try_fold(own, |all, part| Ok(all.saturating_mul(growth(part)?)))?;

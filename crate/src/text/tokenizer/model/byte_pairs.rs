@@ -1,5 +1,5 @@
 //! Byte-pair encoding: a word's characters are tokens; of two neighbours that may be merged those of the lowest rank are, the first
-//! ones first, until none may. Equal to that of `tokenizers` in every option, at 4 times a file's length and less.
+//! ones first, until none may. Equal to that of `tokenizers` in every option that is read, at 4 times a file's length and less.
 
 use std::{borrow::Cow, cell::RefCell, cmp::Reverse, collections::BinaryHeap};
 
@@ -163,7 +163,7 @@ struct Symbol {
     id: u32,
     before: u32,
     after: u32,
-    /// Failure into the one before.
+    /// Merged into the one before.
     gone: bool,
 }
 

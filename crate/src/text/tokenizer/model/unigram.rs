@@ -5,6 +5,8 @@ use crate::error::{Error, Result};
 
 /// What a character that is no token scores less than the lowest token.
 const UNKNOWN_PENALTY: f64 = 10.0;
+/// Bytes of the longest token that is read: at each character of a text so many are looked at. Published ones have below 100.
+const LONGEST: usize = 1024;
 
 /// A model of tokens with scores.
 pub struct Unigram {
@@ -31,6 +33,11 @@ impl Unigram {
         let (unknown, tokens) = (fields.unk_id, vocabulary.len());
         if let Some(id) = unknown.filter(|id| *id as usize >= tokens) {
             return Err(Error::InvalidFile(format!("tokenizer.json: \"unk_id\" is {id}, the vocabulary has {tokens} tokens")));
+        }
+        if let Some(id) = (0..tokens as u32).find(|id| vocabulary.piece(*id).len() > LONGEST) {
+            return Err(Error::UnsupportedFormat(format!(
+                "tokenizer.json: token {id} has more than {LONGEST} bytes, in a model that tries all of them"
+            )));
         }
         let mut sorted: Vec<u32> = (0..tokens as u32).collect();
         sorted.sort_unstable_by_key(|id| (vocabulary.piece(*id), *id));
