@@ -37,8 +37,8 @@ export interface LoadOptions extends SourceOptions {
    */
   private?: boolean;
   /**
-   * How the CPU backend rounds activations for quantised weights: to 8 bits (`fast`), and again what that left in the groups that
-   * hold a row's outliers (`balanced`, the default) or everywhere (`exact`, the slowest).
+   * How the CPU backend rounds activations for quantised weights: to 8 bits (`fast`), and again what that left in the quarter of a
+   * row's groups where it is most (`balanced`, the default) or everywhere (`exact`, the slowest).
    */
   precision?: "fast" | "balanced" | "exact";
   /** SHA-256 of the package's `openweights.json`, as `sha256-` and base64: another manifest, and so other weights, is an `integrity` error. */

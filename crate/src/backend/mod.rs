@@ -247,7 +247,7 @@ impl Default for Sampling {
 pub enum Precision {
     /// Once.
     Fast,
-    /// Twice in the groups that hold a row's outliers: those with at least 1.5 times the mean scale of the row's.
+    /// Twice in the quarter of a row's groups with the largest scales.
     #[default]
     Balanced,
     /// Twice everywhere.
@@ -255,12 +255,12 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The least scale, as a multiple of the mean of its row's, with which a group is rounded again; `None`: none is.
-    pub fn again(self) -> Option<f32> {
+    /// How many of a row's `groups` are rounded again.
+    pub fn again(self, groups: usize) -> usize {
         match self {
-            Precision::Fast => None,
-            Precision::Balanced => Some(1.5),
-            Precision::Exact => Some(0.0),
+            Precision::Fast => 0,
+            Precision::Balanced => groups.div_ceil(4),
+            Precision::Exact => groups,
         }
     }
 }

@@ -181,9 +181,10 @@ pub fn round_activations(x: &[f32], cols: usize, precision: Precision) -> Vec<f3
         group.iter().map(|v| scale(group) * (v * inverse).round_ties_even()).collect()
     };
     let round_row = |row: &[f32]| -> Vec<f32> {
-        let scales: Vec<f32> = row.chunks(32).map(scale).collect();
-        let mean = scales.iter().sum::<f32>() / scales.len() as f32;
-        let least = precision.again().map_or(f32::INFINITY, |times| times * mean);
+        let mut scales: Vec<f32> = row.chunks(32).map(scale).collect();
+        let again = precision.again(scales.len());
+        scales.sort_by(|a, b| b.total_cmp(a));
+        let least = if again == 0 { f32::INFINITY } else { scales[again - 1] };
         let each = row.chunks(32).flat_map(|group| {
             let once = round(group);
             let rest: Vec<f32> = group.iter().zip(&once).map(|(v, once)| v - once).collect();

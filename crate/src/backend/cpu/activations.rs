@@ -149,9 +149,9 @@ struct Target {
 }
 
 impl Writer<'_> {
-    /// Rounds `x` into row `index`, and what that leaves of groups with at least `again` times the mean of its scales into the same
-    /// row of `rest`; `signs` says whether magnitudes and signs are wanted.
-    pub fn quantise(&self, level: Level, index: usize, x: &[f32], rest: &Writer<'_>, again: Option<f32>, signs: bool) {
+    /// Rounds `x` into row `index`, and what that leaves of the `again` groups with the largest scales into the same row of `rest`;
+    /// `signs` says whether magnitudes and signs are wanted.
+    pub fn quantise(&self, level: Level, index: usize, x: &[f32], rest: &Writer<'_>, again: usize, signs: bool) {
         let rest = rest.target(index);
         assert!(x.len() <= self.cols);
         level.run(Quantise { x, row: self.target(index), rest, again, signs, groups: self.cols / GROUP, words: self.words });
@@ -180,7 +180,7 @@ struct Quantise<'a> {
     x: &'a [f32],
     row: Target,
     rest: Target,
-    again: Option<f32>,
+    again: usize,
     signs: bool,
     groups: usize,
     words: usize,
@@ -196,8 +196,10 @@ impl Task for Quantise<'_> {
             for g in 0..groups {
                 row.put::<S>(g, &self.group(g), signs);
             }
-            let Some(times) = self.again else { return };
-            let least = times * (row.scale_sum(groups) / groups as f32);
+            if self.again == 0 {
+                return;
+            }
+            let least = rest.least(&row, groups, self.again);
             rest.keep(groups, words, |g| *row.scales.add(g) >= least);
             for g in 0..groups {
                 if *row.scales.add(g) >= least {
@@ -289,9 +291,13 @@ impl Target {
         }
     }
 
-    /// The sum of the scales.
-    unsafe fn scale_sum(&self, groups: usize) -> f32 {
-        unsafe { std::slice::from_raw_parts(self.scales, groups) }.iter().sum()
+    /// The `n`th largest scale of `row`; our own scales, not written yet, are the room to find it.
+    unsafe fn least(&self, row: &Target, groups: usize, n: usize) -> f32 {
+        unsafe {
+            let room = std::slice::from_raw_parts_mut(self.scales, groups);
+            std::ptr::copy_nonoverlapping(row.scales, self.scales, groups);
+            *room.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a)).1
+        }
     }
 }
 

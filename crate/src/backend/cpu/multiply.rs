@@ -3,7 +3,7 @@
 
 use super::{
     Host, View,
-    activations::Activations,
+    activations::{Activations, GROUP},
     each_row,
     pack::{Codes, ROWS},
     parts::Parts,
@@ -63,7 +63,7 @@ impl Host {
             normed.resize(x.rows * x.cols, 0.0);
         }
         let signs = self.matrix(weight).packed().any(|packed| packed.codes == Codes::Signed);
-        let again = rounded.precision.again();
+        let again = rounded.precision.again(x.cols.div_ceil(GROUP));
         let (coarse, fine, shared) = (rounded.coarse.writer(), rounded.fine.writer(), Parts::new(normed));
         each_row(pool, x.rows, x.cols, |row| {
             let mut floats = self.row(x, row);

@@ -97,7 +97,7 @@ enum BackendName {
 enum PrecisionName {
     /// To 8 bits, once.
     Fast,
-    /// What that left again, in the groups that hold a row's outliers.
+    /// What that left again, in the quarter of a row's groups where it is most.
     Balanced,
     /// Again everywhere.
     Exact,
