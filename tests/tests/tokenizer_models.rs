@@ -289,6 +289,16 @@ fn what_is_not_read_is_refused_by_name() {
 }
 
 #[test]
+fn a_unigram_token_of_any_length_is_refused() {
+    let read = |length: usize| {
+        let model = json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0], ["a".repeat(length), -1.0]]});
+        Tokenizer::from_json(json!({"version": "1.0", "model": model}).to_string().as_bytes()).map(drop)
+    };
+    assert_eq!(read(1024), Ok(()));
+    assert_eq!(read(1025).expect_err("it is too long").code(), "unsupported_format");
+}
+
+#[test]
 fn a_long_word_takes_no_square_of_its_length() {
     let vocab: serde_json::Map<_, _> = (0..12).map(|i| ("a".repeat(1 << i), i.into())).collect();
     let merges: Vec<_> = (0..11).map(|i| json!(["a".repeat(1 << i), "a".repeat(1 << i)])).collect();

@@ -99,8 +99,9 @@ pub fn reference(q: &[f32], keys: &[f32], values: &[f32], past: usize, spec: &At
     y
 }
 
-/// Keys or values as a backend keeps them: one with quantised weights that rounds products ([`Backend::precision`]), and not [`Precision::Exact`]ly, in 16 bits. The elements of
-/// a head are multiples of a power of two by integers from -32767 to 32767, to nearest, ties to even; the largest is at least 16384.
+/// Keys or values as a backend keeps them that has quantised weights: in 16 bits if it rounds products ([`Backend::precision`]), but
+/// for [`Precision::Exact`]. The elements of a head are multiples of a power of two by integers from -32767 to 32767, to nearest, ties
+/// to even; the largest is at least 16384.
 pub fn round_cached(rows: &[f32], head_dim: usize, precision: Option<Precision>) -> Vec<f32> {
     if precision.is_none_or(|precision| precision == Precision::Exact) {
         return rows.to_vec();
